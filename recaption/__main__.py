@@ -1,0 +1,64 @@
+"""The console script: `recaption COMMAND …` is `python -m recaption.COMMAND …`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+from recaption import __version__
+from recaption.errors import RecaptionError, UserError, bad_choice
+
+COMMANDS = {
+    "launch": "submit a run or a sweep, or do it here",
+    "status": "how far runs are",
+    "demo": "recaption four small shards with the tiny model",
+}
+USAGE = 2
+FAILURE = 1
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(_dispatch)
+
+
+def run(command: Callable[[list[str]], int]) -> None:
+    """Run a command on the process's arguments and exit with its code: 2 for a user's mistake."""
+    try:
+        code = command(sys.argv[1:])
+        sys.stdout.flush()
+    except UserError as e:
+        print(f"recaption: {e}", file=sys.stderr)
+        code = USAGE
+    except RecaptionError as e:
+        print(f"recaption: {e}", file=sys.stderr)
+        code = FAILURE
+    except KeyboardInterrupt:
+        code = 128 + 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = FAILURE
+    sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: recaption COMMAND …\n")
+        for name, does in COMMANDS.items():
+            print(f"  {name:8} {does}")
+        print("\n`recaption COMMAND --help` says more.")
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        raise bad_choice("command", arguments[0], COMMANDS)
+    module = importlib.import_module(f"recaption.{arguments[0]}")
+    code: int = module.main(arguments[1:])
+    return code
+
+
+if __name__ == "__main__":
+    main()

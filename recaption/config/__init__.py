@@ -1,0 +1,1 @@
+"""Configuration: the schema, its composition from YAML and command line, its checks."""

@@ -1,0 +1,62 @@
+"""How a task's GPUs and CPUs are shared out among its engines and workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from recaption.config.schema import Config
+from recaption.engine.base import Device
+from recaption.errors import bad_value
+
+CPUS = "RECAPTION_CPUS"  # set by the local launcher, which shares out one machine
+
+
+def cpus() -> int:
+    """CPUs that this task may use."""
+    given = len(os.sched_getaffinity(0))
+    return min(given, int(os.environ.get(CPUS) or given))
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs that this process may use: CUDA_VISIBLE_DEVICES, else all of the machine.
+
+    Empty on a machine without an NVIDIA GPU, whatever the variable says.
+    """
+    present = _present_gpus()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not present or named is None:
+        return [str(i) for i in range(present)]
+    return [part for part in named.split(",") if part.strip()]
+
+
+def engine_devices(config: Config) -> list[Device]:
+    """One device per engine; raises UserError where the GPUs do not suffice for one."""
+    settings, gpus = config.engine, visible_gpus()
+    size = settings.tensor_parallel
+    if settings.kind == "fake" or not gpus:
+        return [Device(i) for i in range(settings.replicas or 1)]
+    groups = [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)]
+    if not groups or len(groups) < (settings.replicas or 1):
+        wanted = f"{settings.replicas or 1} engines of {size} GPUs need more than {len(gpus)}"
+        raise bad_value("engine.tensor_parallel", size, wanted)
+    groups = groups[: settings.replicas]
+    return [Device(i, {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for i, group in enumerate(groups)]
+
+
+def worker_count(config: Config, engines: int) -> int:
+    """data.workers, else the CPUs that the loop and the engines' front-ends leave over."""
+    return config.data.workers or max(1, cpus() - engines - 1)
+
+
+def _present_gpus() -> int:
+    try:
+        return len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
+    except OSError:
+        pass
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return listed.stdout.count(b"GPU ") if listed.returncode == 0 else 0

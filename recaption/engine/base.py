@@ -1,0 +1,84 @@
+"""What every kind of engine offers to the pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import PIL.Image
+
+from recaption.config.schema import Config, Prompt
+from recaption.run.record import typed_config
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that preparation workers and engines need to know of a run."""
+
+    config: Config
+    prompts: tuple[Prompt, ...]
+    model_path: str | None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        record = json.loads(text)
+        prompts = tuple(Prompt(**p) for p in record["prompts"])
+        return cls(typed_config(record["config"]), prompts, record["model_path"])
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt as it is put to the model for one picture; system and text are filled in."""
+
+    name: str
+    system: str | None
+    text: str
+    attempt: int = 0  # which try this is, for seeds
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One answer; `finish_reason` is vLLM's, `stop` or `length`."""
+
+    text: str
+    finish_reason: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where an engine runs: the environment that gives it its GPUs, and its number in the task."""
+
+    number: int
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Renderer(Protocol):
+    """Turns a picture and questions into payloads; lives in a preparation worker."""
+
+    def clean(self, value: str) -> str:
+        """A foreign text that cannot be mistaken for the model's special tokens."""
+
+    def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
+        """A payload that `Engine.generate` takes; `picture` identifies the picture.
+
+        Raises SampleError when the prompt does not fit the model's context.
+        """
+
+
+class Engine(Protocol):
+    """Generates captions; lives in an engine process, inside its event loop."""
+
+    async def start(self) -> dict[str, Any]:
+        """Load the model; returns facts about the device for the records."""
+
+    async def generate(self, payload: Any, request: str) -> list[Caption]:
+        """One caption per question of the payload."""
+
+    async def stop(self) -> None:
+        """Release devices and processes."""

@@ -1,0 +1,70 @@
+"""An engine without a model: a caption is a hash of the pixels that reached it and the prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import PIL.Image
+
+from recaption.engine.base import Caption, Device, Question, Spec
+
+
+class FakeRenderer:
+    """Ships the capped pixels as they are."""
+
+    def __init__(self, spec: Spec) -> None:
+        del spec
+
+    def clean(self, value: str) -> str:
+        return value
+
+    def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
+        texts = [f"{q.system or ''}\n{q.text}" for q in questions]
+        return {"pixels": rgb.tobytes(), "size": rgb.size, "texts": texts}
+
+
+class FakeEngine:
+    """Answers at `engine.rate` images/s, and crashes, hangs or errs on `engine.poison` captions."""
+
+    def __init__(self, spec: Spec, device: Device) -> None:
+        self.settings = spec.config.engine
+        self.device = device
+        self.free_at = 0.0
+
+    async def start(self) -> dict[str, Any]:
+        return {"gpu": "none"}
+
+    async def generate(self, payload: Any, request: str) -> list[Caption]:
+        if self.settings.rate:
+            now = time.monotonic()
+            self.free_at = max(now, self.free_at) + 1 / self.settings.rate
+            await asyncio.sleep(self.free_at - now)
+        salt = secrets.token_bytes(8) if self.settings.salt == "random" else b""
+        captions = [self._caption(payload, text, salt) for text in payload["texts"]]
+        for caption in captions:
+            await self._poison(caption.text)
+        return captions
+
+    async def stop(self) -> None:
+        return
+
+    def _caption(self, payload: Any, text: str, salt: bytes) -> Caption:
+        digest = hashlib.sha256(f"{payload['size']}\n{text}\n".encode() + salt)
+        digest.update(payload["pixels"])
+        return Caption(f"fake {digest.hexdigest()[:24]}", "stop", 2)
+
+    async def _poison(self, caption: str) -> None:
+        match self.settings.poison.get(caption):
+            case "crash":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(3600)  # noqa: ASYNC251 - the whole engine is to hang
+            case "error":
+                raise ValueError("poisoned request")

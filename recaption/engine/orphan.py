@@ -1,0 +1,26 @@
+"""No process of a task outlives its parent, however that one ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1
+VARIABLE = "RECAPTION_DIE_WITH_PARENT"
+
+
+def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send `number` to this process when its parent ends (prctl(2)).
+
+    `parent` is the expected parent's pid: if it is gone already, the process ends here.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
+
+
+def register() -> None:
+    """vLLM's plug-in hook, run in its own processes; inert unless a task set the variable."""
+    if os.environ.get(VARIABLE):
+        die_with_parent()

@@ -1,0 +1,71 @@
+"""Payloads in shared memory: one copy in, one copy out, tensors never pickled in-band.
+
+Layout: the number of parts and the size of each as little-endian u64, then the parts, the pickle
+first, each starting at a multiple of 64 bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+ALIGN = 64
+
+
+class TooSmall(Exception):
+    """The region does not hold the payload; args[0] is the number of bytes it needs."""
+
+
+def pack(payload: Any, region: memoryview) -> int:
+    """Write `payload` into `region`; return the bytes used or raise TooSmall."""
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    _Pickler(stream, 5, buffer_callback=buffers.append).dump(payload)
+    parts = [stream.getbuffer(), *(b.raw() for b in buffers)]
+    header = struct.pack(f"<{len(parts) + 1}Q", len(parts), *(p.nbytes for p in parts))
+    places, end = [], _aligned(len(header))
+    for part in parts:
+        places.append(end)
+        end = _aligned(end + part.nbytes)
+    if end > region.nbytes:
+        raise TooSmall(end)
+    region[: len(header)] = header
+    for place, part in zip(places, parts, strict=True):
+        region[place : place + part.nbytes] = part
+    return end
+
+
+def unpack(region: memoryview) -> Any:
+    """The payload in `region`, in memory of its own."""
+    (count,) = struct.unpack_from("<Q", region)
+    sizes = struct.unpack_from(f"<{count}Q", region, 8)
+    parts, place = [], _aligned(8 * (count + 1))
+    for size in sizes:
+        parts.append(bytearray(region[place : place + size]))
+        place = _aligned(place + size)
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGN) * ALIGN
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(value, torch.Tensor):
+            return NotImplemented
+        whole = value.detach().contiguous()
+        flat = (whole if whole.dim() else whole.reshape(1)).view(torch.uint8).numpy()
+        return _tensor, (pickle.PickleBuffer(flat), str(value.dtype)[6:], tuple(value.shape))
+
+
+def _tensor(buffer: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+    import torch
+
+    view: Callable[..., Any] = torch.frombuffer(buffer, dtype=torch.uint8).view
+    return view(getattr(torch, dtype)).reshape(shape)

@@ -1,0 +1,111 @@
+"""An engine's process: jobs come in on a pipe, captions go out; asyncio lives only in here.
+
+Messages in: ("job", id, offset, length), ("stop",). Messages out: ("ready", facts),
+("taken", id), ("done", id, [Caption]), ("error", id, reason), ("fatal", reason).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from recaption.engine.base import Device, Engine, Spec
+from recaption.engine.orphan import VARIABLE, die_with_parent
+from recaption.engine.payload import unpack
+
+
+def make_engine(spec: Spec, device: Device) -> Engine:
+    """The engine of the run's kind; imports vLLM only where it is used."""
+    if spec.config.engine.kind == "fake":
+        from recaption.engine.fake import FakeEngine
+
+        return FakeEngine(spec, device)
+    from recaption.engine.vllm import VllmEngine, environment
+
+    os.environ.update(environment(device))
+    return VllmEngine(spec, device)
+
+
+def main(connection: Connection, spec: Spec, device: Device, arena: str, log: str | None) -> None:
+    """Entry point of the child process; never returns."""
+    os.setpgid(0, 0)
+    die_with_parent()
+    os.environ[VARIABLE] = "1"
+    if log:
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = 0
+    try:
+        asyncio.run(_Server(connection, spec, device, arena).run())
+    except BaseException as e:  # noqa: BLE001 - reported to the task, which counts it as a death
+        traceback.print_exc()
+        code = 1
+        _last_words(connection, ("fatal", f"{type(e).__name__}: {e}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os.killpg(0, signal.SIGKILL)  # vLLM's processes, and this one
+    os._exit(code)
+
+
+def _last_words(connection: Connection, message: tuple[Any, ...]) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        return  # the task is gone; nobody is left to tell
+
+
+class _Server:
+    def __init__(self, connection: Connection, spec: Spec, device: Device, arena: str) -> None:
+        self.connection = connection
+        self.engine = make_engine(spec, device)
+        with open(arena, "r+b") as file:
+            self.region = memoryview(mmap.mmap(file.fileno(), 0))
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        facts = await self.engine.start()
+        self.loop = asyncio.get_running_loop()
+        self.inbox: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.connection.send(("ready", facts))
+        while (message := await self.inbox.get())[0] == "job":
+            task = asyncio.create_task(self._job(*message[1:]))
+            self.tasks.add(task)
+            task.add_done_callback(self._finished)
+        await self.engine.stop()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self.connection.recv()
+            except (EOFError, OSError):
+                os.killpg(0, signal.SIGKILL)
+            self.loop.call_soon_threadsafe(self.inbox.put_nowait, message)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _last_words(self.connection, ("fatal", f"{type(error).__name__}: {error}"))
+            os.killpg(0, signal.SIGKILL)
+
+    async def _job(self, number: int, offset: int, length: int) -> None:
+        payload = unpack(self.region[offset : offset + length])
+        self.connection.send(("taken", number))
+        try:
+            captions = await self.engine.generate(payload, str(number))
+        except (
+            ValueError
+        ) as e:  # what vLLM raises for one request; anything else is the engine's end
+            self.connection.send(("error", number, f"{type(e).__name__}: {e}"))
+            return
+        self.connection.send(("done", number, captions))

@@ -1,0 +1,206 @@
+"""The only module that imports vLLM (0.25 to 0.32): rendering in workers, AsyncLLM in engines.
+
+Rendering uses vLLM's internals, since its public entry points render on the engine's event loop,
+which starves the GPU. Each picture's id is set as its multimodal hash: without it several
+renderer processes number their inputs alike, and the encoder cache answers with another picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import PIL.Image
+import vllm
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.renderers.params import ChatParams
+from vllm.renderers.registry import renderer_from_config
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from recaption.engine.base import Caption, Device, Question, Spec
+from recaption.errors import SampleError
+
+try:
+    from vllm.inputs import parse_model_prompt
+except ImportError:  # up to 0.26
+    from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+MARK = "RECAPTION-PROMPT-TEXT"
+CPU_KV_BYTES = 64 << 20
+
+
+def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
+    """vLLM's arguments for a run; renderers take one of their own with no parallelism."""
+    model, engine = spec.config.model, spec.config.engine
+    arguments: dict[str, Any] = {
+        "model": spec.model_path,
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+        "load_format": model.load_format,
+        "trust_remote_code": model.trust_remote_code,
+        "max_model_len": model.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "enforce_eager": engine.enforce_eager,
+        "tensor_parallel_size": tensor_parallel,
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
+        "mm_processor_kwargs": dict(model.processor) or None,
+        "mm_processor_cache_gb": 0,
+        "enable_prefix_caching": len(spec.prompts) > 1,
+        "disable_log_stats": True,
+        "generation_config": "vllm",
+        "seed": 0,
+    }
+    if current_platform.is_cpu():
+        arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
+    return AsyncEngineArgs(**(arguments | model.engine))
+
+
+class VllmRenderer:
+    """Chat template once per prompt, then tokenization and the model's image processor per picture."""
+
+    def __init__(self, spec: Spec) -> None:
+        config = engine_arguments(spec, 1).create_engine_config()
+        self.model_config = config.model_config
+        self.renderer = renderer_from_config(config)
+        parameters = self.renderer.default_chat_tok_params
+        self.tokenize = dataclasses.replace(parameters, add_special_tokens=False)
+        tokenizer = self.renderer.get_tokenizer()
+        special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        self.special = sorted((t for t in special if t.strip()), key=len, reverse=True)
+        self.sampling = spec.config.sampling
+        self.room = spec.config.model.max_model_len
+        template = spec.config.model.chat_template
+        if template is not None:
+            with open(template, encoding="utf-8") as file:
+                template = file.read()
+        self.chat = ChatParams(
+            chat_template=template, chat_template_kwargs={"add_generation_prompt": True}
+        )
+        self.templates: dict[tuple[str, str | None], str] = {}
+
+    def clean(self, value: str) -> str:
+        """Without anything that the tokenizer would read as a special token."""
+        before = None
+        while before != value:
+            before = value
+            for token in self.special:
+                value = value.replace(token, "")
+        return value
+
+    def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
+        inputs = []
+        for question in questions:
+            text = self._template(question).replace(MARK, question.text.strip())
+            prompt = parse_model_prompt(
+                self.model_config, {"prompt": text, "multi_modal_data": {"image": rgb}}
+            )
+            try:
+                (rendered,) = self.renderer.render_cmpl([prompt], self.tokenize)
+            except ValueError as e:
+                raise SampleError(f"prompt {question.name} cannot be rendered: {e}") from None
+            length = len(rendered["prompt_token_ids"])
+            if length >= self.room:
+                limit = f"model.max_model_len={self.room}"
+                raise SampleError(f"prompt {question.name} has {length} tokens, over {limit}")
+            rendered["mm_hashes"] = {"image": [picture]}
+            inputs.append((rendered, self._seed(picture, question)))
+        return inputs
+
+    def _seed(self, picture: str, question: Question) -> int | None:
+        """A seed of its own per picture, prompt and try, where sampling is random and seeded."""
+        sampling = self.sampling
+        if sampling.seed is None or sampling.temperature == 0:
+            return None
+        text = f"{sampling.seed}/{picture}/{question.name}/{question.attempt}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+    def _template(self, question: Question) -> str:
+        """The chat around a prompt's text; only the system message can differ between samples."""
+        key = (question.name, question.system)
+        if key not in self.templates:
+            if len(self.templates) > 64:
+                self.templates.clear()
+            picture = {"type": "image_pil", "image_pil": PIL.Image.new("RGB", (64, 64))}
+            content = [picture, {"type": "text", "text": MARK}]
+            messages: list[Any] = [{"role": "user", "content": content}]
+            if question.system:
+                messages.insert(0, {"role": "system", "content": question.system})
+            _, prompt = self.renderer.render_messages(messages, self.chat)
+            text = prompt.get("prompt")
+            if not isinstance(text, str) or text.count(MARK) != 1:
+                raise RuntimeError(
+                    "the model's chat template does not repeat the prompt's text once"
+                )
+            self.templates[key] = text
+        return self.templates[key]
+
+
+class VllmEngine:
+    """AsyncLLM on the devices it was given."""
+
+    def __init__(self, spec: Spec, device: Device) -> None:
+        self.spec = spec
+        self.device = device
+        s = spec.config.sampling
+        self.sampling = SamplingParams(
+            max_tokens=s.max_tokens,
+            temperature=s.temperature,
+            top_p=s.top_p,
+            top_k=s.top_k,
+            min_p=s.min_p,
+            repetition_penalty=s.repetition_penalty,
+            stop=list(s.stop),
+            ignore_eos=s.ignore_eos,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def start(self) -> dict[str, Any]:
+        arguments = engine_arguments(self.spec, self.spec.config.engine.tensor_parallel)
+        self.engine = AsyncLLM.from_engine_args(arguments)
+        name = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
+        return {"gpu": name, "vllm": vllm.__version__}
+
+    async def generate(self, payload: Any, request: str) -> list[Caption]:
+        answers = (self._one(*item, f"{request}-{n}") for n, item in enumerate(payload))
+        return list(await asyncio.gather(*answers))
+
+    async def stop(self) -> None:
+        self.engine.shutdown()
+
+    async def _one(self, rendered: Any, seed: int | None, request: str) -> Caption:
+        sampling = self.sampling
+        if seed is not None:
+            sampling = copy.copy(sampling)
+            sampling.seed = seed
+        final = None
+        async for output in self.engine.generate(rendered, sampling, request):
+            final = output
+        assert final is not None
+        answer = final.outputs[0]
+        return Caption(answer.text.strip(), answer.finish_reason or "", len(answer.token_ids))
+
+
+def environment(device: Device) -> dict[str, str]:
+    """Variables of an engine's process: one thread per library, no clashes between engines."""
+    port = 20_000 + (os.getppid() * 7 + device.number * 100) % 30_000
+    return {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_PORT": str(port),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": "1",
+        **device.environment,
+    }

@@ -1,0 +1,95 @@
+"""Making a run directory, or finding that it is already the run that is wanted."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from recaption.config.schema import Config, Prompt
+from recaption.errors import UserError, bad_value
+from recaption.model_files import resolve
+from recaption.run.identity import differences, fingerprint, identity
+from recaption.run.paths import RunPaths
+from recaption.run.record import InputShard, Run, read_run, write_run
+from recaption.versions import versions
+
+MODE = 0o750  # private to the user and their group
+
+
+def freeze(
+    config: Config, prompts: Sequence[Prompt], shards: list[InputShard], *, write: bool = True
+) -> tuple[RunPaths, Run]:
+    """The run of this configuration: created, or read where it exists.
+
+    Raises UserError when output.dir holds another run, inputs, or foreign tars, or cannot be
+    written. With `write=False` nothing is created.
+    """
+    paths = RunPaths(Path(config.output.dir).expanduser().absolute())
+    _refuse_inputs(paths, shards)
+    model = resolve(config.model, needed=config.engine.kind != "fake")
+    covered = identity(config, prompts, model.files, [s.url for s in shards])
+    run = Run(
+        fingerprint=fingerprint(covered),
+        identity=covered,
+        prompts=list(prompts),
+        model=model.record(),
+        shards=shards,
+        versions=versions(),
+        created=time.time(),
+    )
+    if not paths.run_json.exists():
+        _refuse_foreign(paths)
+        if not write:
+            return paths, run
+        tag = uuid.uuid4().hex
+        try:
+            paths.root.mkdir(parents=True, exist_ok=True)
+            for folder in paths.folders():
+                folder.mkdir(mode=MODE, exist_ok=True)
+            if write_run(paths, run, tag):
+                return paths, run
+        except OSError as e:
+            reason = f"cannot be written: {e.strerror or e}"
+            raise bad_value("output.dir", config.output.dir, reason) from None
+    frozen = read_run(paths)
+    _compare(paths, frozen, run)
+    return paths, frozen
+
+
+def _compare(paths: RunPaths, frozen: Run, wanted: Run) -> None:
+    if frozen.fingerprint != wanted.fingerprint:
+        changed = "; ".join(differences(frozen.identity, wanted.identity))
+        raise UserError(
+            f"output.dir={paths.root}: holds a run with another configuration: {changed}. "
+            "Choose another output.dir, or the values it was made with"
+        )
+    sizes = {s.url: s.size for s in frozen.shards}
+    for shard in wanted.shards:
+        if shard.size is not None and sizes[shard.url] not in (None, shard.size):
+            raise UserError(
+                f"data.shards: {shard.url} has changed since the run in {paths.root} was made "
+                f"({sizes[shard.url]} bytes then, {shard.size} now)"
+            )
+
+
+def _refuse_inputs(paths: RunPaths, shards: list[InputShard]) -> None:
+    root = os.path.realpath(paths.root)
+    folders = {os.path.dirname(s.url.removeprefix("file://")) for s in shards}
+    if any(os.path.realpath(folder) == root for folder in folders if folder.startswith("/")):
+        raise bad_value("output.dir", paths.root, "holds input shards; choose another folder")
+
+
+def _refuse_foreign(paths: RunPaths) -> None:
+    try:
+        names = os.listdir(paths.root)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise bad_value("output.dir", paths.root, f"cannot be used: {e.strerror}") from None
+    tars = sorted(n for n in names if n.endswith(".tar"))
+    if tars:
+        reason = f"holds {tars[0]} but is not a run of recaption; choose another folder"
+        raise bad_value("output.dir", paths.root, reason)

@@ -1,0 +1,103 @@
+"""What a task has found out about a shard's samples, on disk within seconds.
+
+One file per attempt and shard, created exclusively. Each flush appends one zstd frame, with its
+checksum, of JSON lines; the first line of the file is a header. A frame that a kill cut short is
+the end of the file; a damaged frame before it is an error of that journal, which is then ignored
+from there on. The samples' final events are read in the order of the journals' creation, and for
+one sample the earliest wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from recaption.publish import disk_errors
+from recaption.run.rows import STATES
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """One attempt's journal of one shard; a context of buffered events and explicit flushes."""
+
+    def __init__(self, path: Path, header: Event) -> None:
+        self.path = path
+        self.buffer: list[Event] = [{**header, "created": time.time()}]
+        with disk_errors():
+            self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        self.compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+
+    def add(self, event: Event) -> None:
+        self.buffer.append(event)
+
+    def flush(self) -> None:
+        """Append what is buffered as one frame and bring it to disk."""
+        if not self.buffer:
+            return
+        lines = "\n".join(json.dumps(e, separators=(",", ":")) for e in self.buffer)
+        with disk_errors():
+            frame = self.compressor.compress(lines.encode())
+            while frame:
+                frame = frame[os.write(self.fd, frame) :]
+            os.fsync(self.fd)
+        self.buffer.clear()
+
+    def close(self) -> None:
+        self.flush()
+        os.close(self.fd)
+
+
+@dataclass
+class History:
+    """What all journals of a shard say together."""
+
+    final: dict[int, Event] = field(default_factory=dict)  # sample index → its deciding event
+    strikes: dict[int, int] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+
+def read_history(paths: Iterable[Path], fingerprint: str, digest: str) -> History:
+    """Union of the journals that belong to this fingerprint and input digest."""
+    journals = []
+    history = History()
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue  # published by another attempt in the meantime
+        events = _events(content, path, history)
+        header = next(events, None)
+        if header and header.get("fingerprint") == fingerprint and header.get("digest") == digest:
+            journals.append((header["created"], path.name, header["attempt"], list(events)))
+    for _, _, attempt, shard_events in sorted(journals, key=lambda j: j[:2]):
+        for event in shard_events:
+            index = event["i"]
+            strikes = max(history.strikes.get(index, 0), event.get("strikes", 0))
+            if strikes:
+                history.strikes[index] = strikes
+            if event["status"] in STATES:
+                history.final.setdefault(index, {**event, "attempt": attempt})
+    return history
+
+
+def _events(content: bytes, path: Path, history: History) -> Iterator[Event]:
+    rest = content
+    while rest:
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            lines = decompressor.decompress(rest)
+        except zstandard.ZstdError as e:
+            history.damaged.append(f"{path.name}: {e} at byte {len(content) - len(rest)}")
+            return
+        if not decompressor.eof:
+            return
+        yield from map(json.loads, lines.decode().splitlines())
+        rest = decompressor.unused_data

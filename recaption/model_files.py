@@ -1,0 +1,115 @@
+"""Finding a model's files once, at launch: a local folder, the shipped one, or a Hub snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recaption.config.schema import Model
+from recaption.errors import UserError, bad_value
+
+BUILTIN = "builtin:"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf", ".pth")
+TEXTS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
+SMALL = 64 << 20  # weights up to this many bytes are hashed whole
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a run is frozen with; `files` identifies their content."""
+
+    name: str
+    path: str | None
+    revision: str | None
+    files: str
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "path": self.path,
+            "revision": self.revision,
+            "files": self.files,
+        }
+
+
+def resolve(model: Model, *, needed: bool) -> ModelFiles:
+    """Resolve model.path or model.repo, downloading a snapshot where it is not there yet.
+
+    `needed` is False for the fake engine, which reads no files. Raises UserError when there is no
+    such folder, repository or revision.
+    """
+    if not needed:
+        return ModelFiles(model.name, None, None, "none")
+    if model.path:
+        folder = _local(model.path)
+        return ModelFiles(model.name, str(folder), None, hash_files(folder))
+    if not model.repo:
+        raise UserError(
+            "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
+        )
+    folder, revision = _snapshot(model)
+    return ModelFiles(model.name, str(folder), revision, f"{model.repo}@{revision}")
+
+
+def hash_files(folder: Path) -> str:
+    """sha256 over config, tokenizer, templates and weight index; big weights by name and size."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in WEIGHTS or path.suffix in TEXTS:
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            if path.suffix in TEXTS or size <= SMALL:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _local(path: str) -> Path:
+    if path.startswith(BUILTIN):
+        name = path.removeprefix(BUILTIN)
+        folder = Path(__file__).parent / name / "model"
+    else:
+        folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise bad_value("model.path", path, "no such folder")
+    if not (folder / "config.json").is_file():
+        raise bad_value("model.path", path, "no config.json in this folder")
+    return folder
+
+
+def _snapshot(model: Model) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    assert model.repo is not None
+    ignore = ["*.pth", "*.gguf", "original/*", "consolidated*"]
+    if model.load_format == "dummy":
+        ignore += ["*.safetensors", "*.bin", "*.pt"]
+    try:
+        folder = Path(
+            snapshot_download(
+                model.repo, revision=model.revision, cache_dir=model.cache, ignore_patterns=ignore
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
+        reason = str(e).strip().splitlines()[0]
+        raise bad_value(
+            "model.repo",
+            f"{model.repo}@{model.revision or 'main'}",
+            f"cannot be downloaded: {reason}",
+        ) from None
+    _check_whole(folder, model)
+    return folder, folder.name
+
+
+def _check_whole(folder: Path, model: Model) -> None:
+    """Every weight file that the index names is there."""
+    for index in folder.glob("*.index.json"):
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        missing = sorted(n for n in names if not (folder / n).exists())
+        if missing and model.load_format != "dummy" and index.name.startswith("model"):
+            raise bad_value(
+                "model.repo", model.repo, f"snapshot lacks {missing[0]}; remove {folder}"
+            )

@@ -1,0 +1,177 @@
+"""A task's engines: started, fed, watched, and started again when they die.
+
+Who dies in flight is suspect. Only this supervisor, alive and not asked to stop, gives strikes.
+Suspects go to one engine alone, in small windows; those of a second death one at a time; a sample
+is given up on when it was the only one in flight and had a strike already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from recaption.engine import process as engine_process
+from recaption.engine.base import Device, Spec
+from recaption.errors import TaskError
+from recaption.pipeline import children
+from recaption.pipeline.work import Work
+
+SUSPECT_WINDOW = 4
+STOP_SECONDS = 10.0
+
+
+@dataclass(eq=False)
+class EngineHandle:
+    """The parent's side of one engine process."""
+
+    device: Device
+    process: BaseProcess
+    connection: Connection
+    since: float = field(default_factory=time.monotonic)  # last sign of life
+    ready: bool = False
+    flying: dict[int, Work] = field(default_factory=dict)
+    deaths: int = 0  # in a row, without a caption in between
+    facts: dict[str, Any] = field(default_factory=dict)
+    last_words: str = ""
+
+
+@dataclass(frozen=True)
+class Death:
+    """An engine's end: who was in flight, and why."""
+
+    flying: list[Work]
+    reason: str
+
+
+class Engines:
+    """All engines of a task."""
+
+    def __init__(self, spec: Spec, devices: list[Device], arena: str, log: Path) -> None:
+        self.spec, self.arena, self.log = spec, arena, log
+        self.settings = spec.config.engine
+        self.window = self.settings.max_num_seqs + self.settings.waiting
+        self.handles = [self._start(device) for device in devices]
+        self.restarts = 0
+
+    def connections(self) -> dict[Connection, EngineHandle]:
+        return {h.connection: h for h in self.handles}
+
+    def flying(self) -> int:
+        return sum(len(h.flying) for h in self.handles)
+
+    def facts(self) -> dict[str, Any]:
+        return next((h.facts for h in self.handles if h.ready), {})
+
+    def isolator(self) -> EngineHandle | None:
+        """The engine that takes suspects: the first one that is ready."""
+        return next((h for h in self.handles if h.ready), None)
+
+    def room(self, *, suspects: bool) -> EngineHandle | None:
+        """The least busy engine that may take a fresh sample now."""
+        ready = [h for h in self.handles if h.ready]
+        if suspects:
+            ready = ready[1:]
+        ready = [h for h in ready if len(h.flying) < self.window]
+        return min(ready, key=lambda h: len(h.flying), default=None)
+
+    def may_take_suspect(self, work: Work) -> EngineHandle | None:
+        """The isolator, if `work` may fly on it together with what is in flight there."""
+        handle = self.isolator()
+        if handle is None:
+            return None
+        flying = handle.flying.values()
+        if work.strikes > 1:
+            return handle if not flying else None
+        crowd = len(flying) >= SUSPECT_WINDOW or any(w.strikes != 1 for w in flying)
+        return None if crowd else handle
+
+    def send(self, handle: EngineHandle, work: Work) -> None:
+        if not handle.flying:
+            handle.since = time.monotonic()
+        handle.flying[work.number] = work
+        with contextlib.suppress(BrokenPipeError):  # dead; receive() will find out
+            handle.connection.send(("job", work.number, work.offset, work.length))
+
+    def receive(self, handle: EngineHandle) -> tuple[Any, ...] | Death:
+        """The next message of an engine whose pipe is readable; Death at its end."""
+        try:
+            message: tuple[Any, ...] = handle.connection.recv()
+        except (EOFError, OSError):
+            handle.process.join(STOP_SECONDS)
+            reason = handle.last_words or f"exit code {handle.process.exitcode}"
+            return self._died(handle, reason)
+        handle.since = time.monotonic()
+        match message:
+            case ("ready", facts):
+                handle.ready, handle.facts = True, facts
+            case ("fatal", reason):
+                handle.last_words = reason
+            case ("done", *_):
+                handle.deaths = 0
+        return message
+
+    def stalled(self) -> list[Death]:
+        """Kill engines that gave no sign of life for too long while they had something to do."""
+        now = time.monotonic()
+        deaths = []
+        for handle in list(self.handles):
+            limit = self.settings.stall_seconds if handle.ready else self.settings.start_seconds
+            busy = handle.flying or not handle.ready
+            if busy and now - handle.since > limit:
+                doing = "no output" if handle.ready else "not started"
+                deaths.append(self._died(handle, f"{doing} for {limit:g} s"))
+        return deaths
+
+    def quarantined(self) -> None:
+        """A sample was given up on: that is progress."""
+        for handle in self.handles:
+            handle.deaths = 0
+
+    def stop(self, *, politely: bool) -> None:
+        """End every engine with its whole process group; `politely` lets it shut down first."""
+        for handle in self.handles:
+            if handle.ready and politely:
+                with contextlib.suppress(OSError):
+                    handle.connection.send(("stop",))
+        deadline = time.monotonic() + STOP_SECONDS
+        for handle in self.handles:
+            if handle.ready and politely:
+                handle.process.join(max(0.0, deadline - time.monotonic()))
+            self._kill(handle)
+
+    def _start(self, device: Device) -> EngineHandle:
+        arguments = (self.spec, device, self.arena, str(self.log))
+        return EngineHandle(device, *children.start(engine_process.main, *arguments))
+
+    def _died(self, handle: EngineHandle, reason: str) -> Death:
+        self._kill(handle)
+        self.handles.remove(handle)
+        self.restarts += 1
+        deaths = handle.deaths + 1
+        if deaths <= self.settings.restarts:
+            fresh = self._start(handle.device)
+            fresh.deaths = deaths
+            self.handles.append(fresh)
+            self.handles.sort(key=lambda h: h.device.number)
+        elif not self.handles:
+            raise TaskError(
+                f"{socket.gethostname()}: engine {handle.device.number} died {deaths} times without "
+                f"a caption in between, last: {reason} (see {self.log})"
+            )
+        return Death(list(handle.flying.values()), reason)
+
+    def _kill(self, handle: EngineHandle) -> None:
+        pid = handle.process.pid
+        assert pid is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        children.kill(handle.process)
+        handle.connection.close()

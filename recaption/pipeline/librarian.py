@@ -1,0 +1,233 @@
+"""Opening and finishing shards, in a process of its own beside the preparation workers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from recaption import journal, publish
+from recaption.engine.orphan import die_with_parent
+from recaption.errors import DiskFull, InputChanged, ShardError
+from recaption.run import rows
+from recaption.run.paths import RunPaths
+from recaption.run.record import InputShard
+from recaption.shard import source
+from recaption.shard.index import Index, index_shard
+from recaption.shard.write import Reader, Settings, source_text, write_tar
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all shards of a task have in common."""
+
+    paths: RunPaths
+    fingerprint: str
+    attempt: str
+    settings: Settings
+    max_samples: int | None
+    spool_bytes: int
+
+
+@dataclass(frozen=True)
+class Open:
+    """Index a shard and look up what earlier attempts found out about it."""
+
+    shard: InputShard
+    path: str  # where to read it; the spool file where `spooled`
+    spooled: bool
+
+
+@dataclass(frozen=True)
+class Opened:
+    index: Index
+    done: set[int]
+    strikes: dict[int, int]
+    damaged: list[str]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Write and publish a shard whose samples all have their state in the journals."""
+
+    shard: InputShard
+    path: str
+    digest: str
+    facts: dict[str, Any]  # recorded in the marker: versions, GPU, host, task
+
+
+@dataclass(frozen=True)
+class Finished:
+    counts: dict[str, int]
+    won: bool  # this attempt made the marker
+
+
+def main(connection: Connection, context: Context) -> None:
+    """Entry point of the child process: Open or Finish in, their result or an error out."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection.send("ready")
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            result: Any = (
+                open_shard(context, job) if isinstance(job, Open) else finish(context, job)
+            )
+        except (ShardError, DiskFull) as e:
+            result = e
+        except OSError as e:
+            result = ShardError(f"{type(e).__name__}: {e}")
+        connection.send(result)
+
+
+def open_shard(context: Context, job: Open) -> Opened:
+    """Index a shard strictly; raises ShardError or InputChanged."""
+    if job.spooled:
+        source.fetch(job.shard.url, job.path, context.spool_bytes)
+    with open(job.path, "rb") as file:
+        index = index_shard(file)
+    if not job.spooled and job.shard.size not in (None, index.size):
+        raise InputChanged(f"input changed: {index.size} bytes, frozen with {job.shard.size}")
+    journals = context.paths.journals_of(job.shard.name)
+    history = journal.read_history(journals, context.fingerprint, index.digest)
+    return Opened(limited(index, context), set(history.final), history.strikes, history.damaged)
+
+
+def limited(index: Index, context: Context) -> Index:
+    """The first data.max_samples samples."""
+    samples = index.samples[: context.max_samples]
+    return Index(samples, index.size, index.digest, index.skipped)
+
+
+def finish(context: Context, job: Finish) -> Finished:
+    """Publish sidecar, tar and marker, in this order; whoever was first with each has decided it."""
+    paths, name = context.paths, job.shard.name
+    marker = paths.marker(name)
+    if marker.exists():
+        return _leave(context, name, won=False)
+    with open(job.path, "rb") as file:
+        index = index_shard(file)
+        if index.digest != job.digest:
+            raise InputChanged("input changed while its captions were made")
+        index = limited(index, context)
+        sidecar = paths.sidecar(name)
+        if not sidecar.exists():
+            made = _rows(context, job, index, file)
+            temporary = paths.temporary(sidecar, context.attempt)
+            with publish.disk_errors(), removed_on_error(temporary):
+                rows.write_rows(temporary, made, context.settings.prompts)
+            publish.publish(temporary, sidecar)
+        decided = rows.read_rows(sidecar)
+        tar_hash, tar_size = _publish_tar(context, job, index, decided, file)
+    record = {
+        "shard": name,
+        "fingerprint": context.fingerprint,
+        "input": {"url": job.shard.url, "size": index.size, "digest": index.digest},
+        "samples": len(decided),
+        "counts": rows.count_states(decided),
+        "skipped_members": index.skipped,
+        "tar": {"sha256": tar_hash, "size": tar_size},
+        "sidecar": {"sha256": sha256_of(sidecar), "size": sidecar.stat().st_size},
+        "attempt": context.attempt,
+        "finished": time.time(),
+        **job.facts,
+    }
+    temporary = paths.temporary(marker, context.attempt)
+    won = publish.create(marker, publish.to_json(record), temporary)
+    return _leave(context, name, won=won, counts=record["counts"])
+
+
+def _rows(context: Context, job: Finish, index: Index, file: BinaryIO) -> list[dict[str, Any]]:
+    journals = context.paths.journals_of(job.shard.name)
+    final = journal.read_history(journals, context.fingerprint, index.digest).final
+    reader = Reader(file)
+    made = []
+    for i, sample in enumerate(index.samples):
+        event = final.get(i)
+        if event is None:
+            raise ShardError(f"sample {sample.key} has no state in the journals")
+        original, _ = source_text(reader, sample, context.settings.caption_key)
+        made.append(_row(event, original, context.settings.prompts))
+    return made
+
+
+def _row(event: journal.Event, original: str, prompts: Sequence[str]) -> dict[str, Any]:
+    facts = event.get("facts", {})
+    row = {
+        "key": event["key"],
+        "index": event["i"],
+        "status": event["status"],
+        "reason": event.get("reason", ""),
+        "caption_original": original,
+        "watermark_score": facts.get("watermark_score"),
+        "width": facts.get("width"),
+        "height": facts.get("height"),
+        "image_hash": facts.get("image_hash"),
+        "tries": event.get("tries", 1),
+        "strikes": event.get("strikes", 0),
+        "attempt": event["attempt"],
+    }
+    captions = event.get("captions", {})
+    nothing = {"caption": "", "finish_reason": "", "tokens": 0, "flags": ""}
+    row |= captions.get(prompts[0], nothing)
+    if len(prompts) > 1:
+        for name in prompts:
+            answer = captions.get(name, nothing)
+            row |= {f"{column}_{name}": value for column, value in answer.items()}
+    return row
+
+
+def _publish_tar(
+    context: Context, job: Finish, index: Index, decided: list[dict[str, Any]], file: BinaryIO
+) -> tuple[str, int]:
+    final = context.paths.tar(job.shard.name)
+    temporary = context.paths.temporary(final, context.attempt)
+    with publish.disk_errors(), removed_on_error(temporary), temporary.open("wb", 1 << 20) as out:
+        digest = write_tar(out, file, index, decided, context.settings)
+        size = out.tell()
+    if not publish.publish(temporary, final) and sha256_of(final) != digest:
+        raise ShardError(f"{final.name} exists and is not this run's; move it away")
+    return digest, size
+
+
+def _leave(
+    context: Context, name: str, *, won: bool, counts: dict[str, int] | None = None
+) -> Finished:
+    """After the marker: remove every attempt's journals and temporary files of this shard."""
+    for path in [
+        *context.paths.journals_of(name),
+        *context.paths.temporaries_of(name),
+        context.paths.failure(name),
+    ]:
+        path.unlink(missing_ok=True)
+    return Finished(counts or {}, won)
+
+
+class removed_on_error:
+    """Remove a file if the block fails."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,193 @@
+"""The task's one loop: it routes descriptors, never pixels, between workers, engines and journals."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, cast
+
+from recaption.engine.base import Caption, Device, Spec
+from recaption.pipeline import children
+from recaption.pipeline.engines import Death, EngineHandle, Engines
+from recaption.pipeline.librarian import Context
+from recaption.pipeline.preparation import CHUNK, Preparation
+from recaption.pipeline.shelf import Shelf, Source
+from recaption.pipeline.work import Work
+from recaption.quality import flags
+from recaption.run.rows import CAPTIONED, FAILED
+
+TRIES = 2  # of one request that the engine answers with an error
+TICK = 0.25  # seconds
+DRAIN, NOW = "drain", "now"
+
+
+class Pipeline:
+    """One task's work on the shards of its source."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        context: Context,
+        source: Source,
+        *,
+        devices: list[Device],
+        workers: int,
+        log: Path,
+        facts: dict[str, Any],
+    ) -> None:
+        children.set_up(spec)
+        self.flush_seconds = spec.config.slurm.flush_seconds
+        self.preparation = Preparation(spec, workers)
+        self.engines = Engines(spec, devices, self.preparation.arena.path, log)
+        self.shelf = Shelf(spec.config, context, source, lambda: facts | self.engines.facts())
+        self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
+        self.numbers = itertools.count()
+        self.suspected = 0  # samples with strikes and no final state
+        self.captioned = 0
+        self.settled = 0
+        self.flushed = time.monotonic()
+        self.state = ""
+
+    def run(self, stopping: Callable[[], str], tick: Callable[[Pipeline], None]) -> None:
+        """Work until the source is exhausted or `stopping` says DRAIN or NOW.
+
+        `tick` is called about every TICK seconds.
+        """
+        try:
+            while (state := stopping()) != NOW and not self._finished(state):
+                self.state = state
+                if not state:
+                    self.shelf.refill(self.low_water - self.preparation.waiting())
+                    self.preparation.fill(self._fresh)
+                    self._feed()
+                self._receive()
+                self._housekeeping()
+                tick(self)
+            self.state = state
+        finally:
+            self._close()
+
+    def _finished(self, state: str) -> bool:
+        if state == DRAIN:
+            return not self.engines.flying() and not self.shelf.finishing()
+        return self.shelf.done()
+
+    def _fresh(self) -> Work | None:
+        following = self.shelf.next_fresh()
+        if following is None:
+            return None
+        shard, index = following
+        strikes = shard.strikes.get(index, 0)
+        self.suspected += strikes > 0
+        return Work(next(self.numbers), shard, index, strikes=strikes)
+
+    def _feed(self) -> None:
+        """Fill every engine's window, suspects apart from the others."""
+        suspects, ready = self.preparation.suspects, self.preparation.ready
+        while suspects and (handle := self.engines.may_take_suspect(suspects[0])):
+            self.engines.send(handle, suspects.popleft())
+        while ready and (handle := self.engines.room(suspects=self.suspected > 0)):
+            self.engines.send(handle, ready.popleft())
+
+    def _receive(self) -> None:
+        librarians = self.shelf.connections()
+        workers = self.preparation.connections()
+        engines = self.engines.connections()
+        for readable in wait([*librarians, *workers, *engines], TICK):
+            connection = cast(Connection, readable)
+            if connection in engines:
+                self._from_engine(engines[connection])
+            elif connection in workers:
+                self._settle_all(self.preparation.receive(workers[connection]))
+            else:
+                self.shelf.receive(librarians[connection])
+
+    def _from_engine(self, handle: EngineHandle) -> None:
+        while True:  # what is there already, without another wait()
+            message = self.engines.receive(handle)
+            if isinstance(message, Death):
+                self._death(message)
+                return
+            match message:
+                case ("taken", number):
+                    self.preparation.release(handle.flying[number])
+                case ("done", number, captions):
+                    self._answered(handle.flying.pop(number), captions)
+                case ("error", number, reason):
+                    self._refused(handle.flying.pop(number), reason)
+            if not handle.connection.poll():
+                return
+
+    def _answered(self, work: Work, captions: list[Caption]) -> None:
+        names = self.preparation.stages[work.stage]
+        work.captions.update(zip(names, captions, strict=True))
+        work.tries += 1
+        if work.stage + 1 < len(self.preparation.stages):
+            work.stage += 1
+            self.preparation.again.append(work)
+            return
+        work.status = CAPTIONED
+        self.captioned += 1
+        self._settle(work)
+
+    def _refused(self, work: Work, reason: str) -> None:
+        work.tries += 1
+        if work.tries < TRIES:
+            self.preparation.again.append(work)
+        else:
+            work.status, work.reason = FAILED, f"generation failed {work.tries} times: {reason}"
+            self._settle(work)
+
+    def _death(self, death: Death) -> None:
+        """Strike those in flight, unless a stop was asked for; they are prepared again."""
+        for work in death.flying:
+            self.preparation.release(work)
+            if self.state:
+                continue
+            work.strikes += 1
+            self.suspected += work.strikes == 1
+            if work.strikes > 1 and len(death.flying) == 1:
+                self.engines.quarantined()
+                work.status, work.reason = FAILED, f"alone in an engine that died: {death.reason}"
+                self._settle(work)
+            else:
+                work.shard.journal.add(work.event("strike"))
+                self.preparation.again.append(work)
+        self.shelf.flush()
+
+    def _settle_all(self, works: list[Work]) -> None:
+        for work in works:
+            self._settle(work)
+
+    def _settle(self, work: Work) -> None:
+        self.suspected -= work.strikes > 0
+        self.settled += 1
+        event = work.event(work.status, work.reason)
+        if work.status == CAPTIONED:
+            event["captions"] = {
+                name: {
+                    "caption": c.text,
+                    "finish_reason": c.finish_reason,
+                    "tokens": c.tokens,
+                    "flags": flags(c),
+                }
+                for name, c in work.captions.items()
+            }
+        self.shelf.settle(work.shard, event)
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        for death in self.engines.stalled():
+            self._death(death)
+        self._settle_all(self.preparation.expire())
+        if now - self.flushed >= self.flush_seconds:
+            self.flushed = now
+            self.shelf.flush()
+
+    def _close(self) -> None:
+        self.shelf.close()
+        self.engines.stop(politely=self.state != NOW)
+        self.preparation.close()

@@ -1,0 +1,155 @@
+"""The pool of preparation workers and the shared memory that bounds what they make."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from recaption.engine.base import Spec
+from recaption.errors import TaskError
+from recaption.pipeline import children
+from recaption.pipeline.arena import Arena
+from recaption.pipeline.stages import stages_of
+from recaption.pipeline.work import Work
+from recaption.prepare import worker
+from recaption.prepare.worker import Descriptor, Prepared
+from recaption.run.rows import REJECTED
+
+CHUNK = 4  # samples per message to a worker
+LEARN = 32  # results before the worst case gives way to what was seen
+MARGIN = 1.1
+FIXED_BYTES = 1 << 18
+BYTES_PER_PIXEL = 15  # three float32 channels and a quarter for patches' padding
+
+
+class Preparation:
+    """Turns works into payloads in the arena; settled or ready ones go to the two callbacks."""
+
+    def __init__(self, spec: Spec, workers: int) -> None:
+        self.stages = stages_of(spec.prompts)
+        self.arena = Arena(spec.config.data.buffer_mb << 20)
+        per_prompt = FIXED_BYTES + BYTES_PER_PIXEL * spec.config.model.max_pixels
+        self.guess = min(per_prompt * len(spec.prompts), self.arena.size // 2)
+        self.largest = self.results = 0
+        seconds = spec.config.image.decode_seconds * CHUNK
+        self.pool = children.Pool(worker.main, (spec, self.arena.path), workers, seconds)
+        self.again: deque[Work] = deque()  # to be prepared before any fresh work
+        self.ready: deque[Work] = deque()
+        self.suspects: deque[Work] = deque()  # ready, with strikes
+
+    def connections(self) -> dict[Connection, children.Worker]:
+        return self.pool.connections()
+
+    def waiting(self) -> int:
+        return len(self.again) + len(self.ready)
+
+    def fill(self, fresh: Callable[[], Work | None]) -> None:
+        """Keep every worker busy while there is work and room."""
+        while self.pool.vacancies() > 0:
+            chunk: list[Work] = []
+            while len(chunk) < CHUNK:
+                work = self.again.popleft() if self.again else fresh()
+                if work is None:
+                    break
+                if (chunk and work.alone) or not self._allot(work):
+                    self.again.appendleft(work)
+                    break
+                chunk.append(work)
+                if work.alone:
+                    break
+            if not chunk:
+                return
+            self.pool.submit([self._descriptor(w) for w in chunk], chunk)
+
+    def receive(self, handle: children.Worker) -> list[Work]:
+        """Handle a worker's next message; returns works that are settled without a caption."""
+        outcome = self.pool.receive(handle)
+        return [] if outcome is None else self._outcome(*outcome)
+
+    def expire(self) -> list[Work]:
+        """As receive, for workers that took too long."""
+        return [work for outcome in self.pool.expire() for work in self._outcome(*outcome)]
+
+    def release(self, work: Work) -> None:
+        """The engine has its copy, or nobody needs it any more."""
+        if work.offset is not None:
+            self.arena.release(work.offset)
+            work.offset, work.length = None, 0
+
+    def close(self) -> None:
+        self.pool.close()
+        self.arena.close()
+
+    def _outcome(self, chunk: list[Work], result: Any) -> list[Work]:
+        if isinstance(result, children.Crashed):
+            return self._crashed(chunk, result.reason)
+        settled = []
+        for work, prepared in zip(chunk, result, strict=True):
+            if self._prepared(work, prepared):
+                settled.append(work)
+        return settled
+
+    def _prepared(self, work: Work, prepared: Prepared) -> bool:
+        work.facts.update(prepared.facts)
+        self.results += 1
+        if prepared.status:
+            self.release(work)
+            work.status, work.reason = prepared.status, prepared.reason
+            return True
+        size = prepared.needs or prepared.length
+        self.largest = max(self.largest, size)
+        if prepared.needs or self.results > LEARN:
+            self.guess = int(self.largest * MARGIN)
+        if prepared.needs:
+            self.release(work)
+            self.again.appendleft(work)
+            return False
+        assert work.offset is not None
+        self.arena.shrink(work.offset, prepared.length)
+        work.length = prepared.length
+        (self.suspects if work.strikes else self.ready).append(work)
+        return False
+
+    def _crashed(self, chunk: list[Work], reason: str) -> list[Work]:
+        for work in chunk:
+            self.release(work)
+        if len(chunk) == 1 and chunk[0].alone:
+            chunk[0].status, chunk[0].reason = REJECTED, f"image could not be prepared: {reason}"
+            return chunk
+        for work in reversed(chunk):
+            work.alone = True
+            self.again.appendleft(work)
+        return []
+
+    def _allot(self, work: Work) -> bool:
+        if self.guess > self.arena.size:
+            raise TaskError(
+                f"data.buffer_mb={self.arena.size >> 20}: one prepared picture needs "
+                f"{(self.guess >> 20) + 1} MB"
+            )
+        work.offset = self.arena.allot(self.guess)
+        while work.offset is None and work.strikes and self.ready:
+            fresh = self.ready.pop()  # suspects must not wait for those that wait for them
+            self.release(fresh)
+            self.again.append(fresh)
+            work.offset = self.arena.allot(self.guess)
+        work.length = self.guess
+        return work.offset is not None
+
+    def _descriptor(self, work: Work) -> Descriptor:
+        assert work.offset is not None
+        shard = work.shard
+        return Descriptor(
+            number=work.number,
+            shard=shard.number,
+            path=shard.path,
+            sample=work.sample,
+            picture=f"{shard.shard.name}/{work.sample.key}",
+            prompts=self.stages[work.stage],
+            offset=work.offset,
+            size=work.length,
+            captions={name: caption.text for name, caption in work.captions.items()},
+            attempt=work.tries,
+        )

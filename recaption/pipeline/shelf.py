@@ -1,0 +1,194 @@
+"""The shards that a task has open: indexed ahead of need, finished when all samples have a state."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from operator import length_hint
+from typing import IO, Any, Protocol
+
+from recaption.config.schema import Config
+from recaption.errors import DiskFull, ShardError
+from recaption.journal import Event, Journal
+from recaption.pipeline import children, librarian
+from recaption.pipeline.work import OpenShard
+from recaption.run.record import InputShard
+from recaption.shard.source import needs_spool, spool_folder
+
+MAX_OPEN = 8
+
+
+class Source(Protocol):
+    """Where shards come from, and whom to tell what became of them."""
+
+    def next(self) -> tuple[int, InputShard] | None:
+        """A shard to work on and its position in the run; None while there is none."""
+
+    def exhausted(self) -> bool:
+        """Whether next() has nothing more, for good."""
+
+    def published(self, position: int, finished: librarian.Finished) -> None: ...
+
+    def failed(self, position: int, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Opening:
+    position: int
+    shard: InputShard
+    path: str
+    spool: IO[bytes] | None
+
+
+class Shelf:
+    """Opens shards from a source and finishes them, through the librarian process."""
+
+    def __init__(
+        self,
+        config: Config,
+        context: librarian.Context,
+        source: Source,
+        facts: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.config, self.context, self.source, self.facts = config, context, source, facts
+        self.pool = children.Pool(librarian.main, (context,), 1, float("inf"))
+        self.numbers = itertools.count()
+        self.opening = 0
+        self.open: list[OpenShard] = []
+
+    def connections(self) -> dict[Connection, children.Worker]:
+        return self.pool.connections()
+
+    def done(self) -> bool:
+        """Nothing open and nothing to come."""
+        return not self.open and not self.opening and self.source.exhausted()
+
+    def finishing(self) -> bool:
+        return any(s.finishing for s in self.open)
+
+    def waiting(self) -> int:
+        """Samples of open shards that nobody has taken up yet."""
+        return sum(length_hint(s.fresh) for s in self.open)
+
+    def refill(self, low_water: int) -> None:
+        """Open the next shard when fewer than `low_water` samples are waiting."""
+        while (
+            not self.opening
+            and len(self.open) < MAX_OPEN
+            and self.waiting() < low_water
+            and (following := self.source.next())
+        ):
+            position, shard = following
+            try:
+                self._begin(position, shard)
+            except ShardError as e:
+                self.source.failed(position, str(e))
+
+    def next_fresh(self) -> tuple[OpenShard, int] | None:
+        """The next sample nobody has taken up, oldest shard first."""
+        for shard in self.open:
+            index = next(shard.fresh, None)
+            if index is not None:
+                return shard, index
+        return None
+
+    def settle(self, shard: OpenShard, event: Event) -> None:
+        """Journal a sample's final event; the last one of a shard has it finished."""
+        shard.journal.add(event)
+        shard.remaining -= 1
+        self._finish_if_complete(shard)
+
+    def receive(self, worker: children.Worker) -> None:
+        """Handle the librarian's next message."""
+        outcome = self.pool.receive(worker)
+        if outcome is None:
+            return
+        entry, result = outcome
+        if isinstance(result, DiskFull):
+            raise result
+        if isinstance(entry, _Opening):
+            self._opened(entry, result)
+        else:
+            self._finished(entry, result)
+
+    def flush(self) -> None:
+        for shard in self.open:
+            shard.journal.flush()
+
+    def close(self) -> None:
+        """Flush every journal, then end the librarian."""
+        for shard in self.open:
+            shard.close()
+        self.pool.close()
+
+    def _begin(self, position: int, shard: InputShard) -> None:
+        spool, path = None, shard.url.removeprefix("file://")
+        if needs_spool(shard.url):
+            folder = spool_folder(self.config.data.spool)
+            spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with its shard
+            path = f"/proc/{os.getpid()}/fd/{spool.fileno()}"
+        self.opening += 1
+        job = librarian.Open(shard, path, spool is not None)
+        self.pool.submit(job, _Opening(position, shard, path, spool))
+
+    def _opened(self, entry: _Opening, result: Any) -> None:
+        self.opening -= 1
+        if not isinstance(result, librarian.Opened):
+            if entry.spool:
+                entry.spool.close()
+            self._failed(entry.position, entry.shard, result)
+            return
+        samples = result.index.samples
+        fresh = [i for i in range(len(samples)) if i not in result.done]
+        number = next(self.numbers)
+        attempt = self.context.attempt
+        journal = Journal(
+            self.context.paths.journal(entry.shard.name, f"{attempt}.{number}"),
+            {
+                "fingerprint": self.context.fingerprint,
+                "digest": result.index.digest,
+                "attempt": attempt,
+            },
+        )
+        shard = OpenShard(
+            number=number,
+            shard=entry.shard,
+            position=entry.position,
+            path=entry.path,
+            digest=result.index.digest,
+            samples=samples,
+            fresh=iter(fresh),
+            journal=journal,
+            remaining=len(fresh),
+            strikes=result.strikes,
+            spool=entry.spool,
+        )
+        self.open.append(shard)
+        self._finish_if_complete(shard)
+
+    def _finish_if_complete(self, shard: OpenShard) -> None:
+        if shard.remaining == 0 and not shard.finishing:
+            shard.finishing = True
+            shard.journal.flush()
+            job = librarian.Finish(shard.shard, shard.path, shard.digest, self.facts())
+            self.pool.submit(job, shard)
+
+    def _finished(self, shard: OpenShard, result: Any) -> None:
+        self.open.remove(shard)
+        shard.close()
+        if isinstance(result, librarian.Finished):
+            shard.journal.path.unlink(missing_ok=True)
+            self.source.published(shard.position, result)
+        else:
+            self._failed(shard.position, shard.shard, result)
+
+    def _failed(self, position: int, shard: InputShard, error: Any) -> None:
+        if self.context.paths.marker(shard.name).exists():  # another attempt was faster
+            self.source.published(position, librarian.Finished({}, won=False))
+        else:
+            reason = error.reason if isinstance(error, children.Crashed) else str(error)
+            self.source.failed(position, reason)

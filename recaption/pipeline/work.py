@@ -1,0 +1,70 @@
+"""Shards and samples on their way through a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from recaption.engine.base import Caption
+from recaption.journal import Event, Journal
+from recaption.run.record import InputShard
+from recaption.shard.index import Sample
+
+
+@dataclass(eq=False)
+class OpenShard:
+    """A shard of which some samples are on their way; it needs `remaining` more states."""
+
+    number: int  # distinguishes the shards opened by a task
+    shard: InputShard
+    position: int  # in the run's list
+    path: str
+    digest: str
+    samples: list[Sample]
+    fresh: Iterator[int]
+    journal: Journal
+    remaining: int
+    strikes: dict[int, int] = field(default_factory=dict)
+    spool: IO[bytes] | None = None
+    finishing: bool = False
+
+    def close(self) -> None:
+        self.journal.close()
+        if self.spool:
+            self.spool.close()
+
+
+@dataclass(eq=False)
+class Work:
+    """One sample on its way: prepared again whenever a stage or a failure asks for it."""
+
+    number: int
+    shard: OpenShard
+    index: int
+    tries: int = 0
+    strikes: int = 0
+    alone: bool = False  # prepared in a chunk of its own, after a worker died on it
+    stage: int = 0
+    captions: dict[str, Caption] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    offset: int | None = None  # its region in the arena, while it has one
+    length: int = 0
+    status: str = ""
+    reason: str = ""
+
+    @property
+    def sample(self) -> Sample:
+        return self.shard.samples[self.index]
+
+    def event(self, status: str, reason: str = "") -> Event:
+        """This sample's journal event."""
+        event: Event = {"i": self.index, "key": self.sample.key, "status": status}
+        if reason:
+            event["reason"] = reason
+        if self.facts:
+            event["facts"] = self.facts
+        if self.strikes:
+            event["strikes"] = self.strikes
+        event["tries"] = max(1, self.tries)
+        return event

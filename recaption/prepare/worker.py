@@ -1,0 +1,156 @@
+"""A preparation worker: reads, decodes, scores and renders chunks of samples, forever repeatable."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import resource
+import signal
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, BinaryIO
+
+from recaption.engine.base import Question, Renderer, Spec
+from recaption.engine.orphan import die_with_parent
+from recaption.engine.payload import TooSmall, pack
+from recaption.errors import InputChanged, SampleError
+from recaption.prepare.picture import decode
+from recaption.prompt import Values, fill
+from recaption.run.rows import REJECTED
+from recaption.shard.index import Sample
+from recaption.shard.write import Reader, source_text
+
+OPEN_FILES = 8
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """The unit of work: one sample, where it is, which prompts to ask, where to put the result."""
+
+    number: int
+    shard: int  # number of the open shard, for the cache of open files
+    path: str
+    sample: Sample
+    picture: str  # run-wide identity of the picture
+    prompts: tuple[str, ...]
+    offset: int
+    size: int
+    captions: dict[str, str] = field(default_factory=dict)  # answers that prompts may refer to
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of a descriptor: `length` bytes at its offset, a status, or `needs` more room."""
+
+    number: int
+    length: int = 0
+    needs: int = 0
+    status: str = ""
+    reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)  # width, height, image_hash, scores
+
+
+_renderer: Renderer | None = None
+
+
+def preload(spec: Spec) -> Renderer:
+    """The process's renderer, built once; in a forkserver its children inherit it."""
+    global _renderer
+    if _renderer is None:
+        if spec.config.engine.kind == "fake":
+            from recaption.engine.fake import FakeRenderer
+
+            _renderer = FakeRenderer(spec)
+        else:
+            from recaption.engine.vllm import VllmRenderer
+
+            _renderer = VllmRenderer(spec)
+    return _renderer
+
+
+def main(connection: Connection, spec: Spec, arena: str) -> None:
+    """Entry point of the child process: a list of descriptors in, a list of results out."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    preparer = Preparer(spec, preload(spec), arena)
+    _limit_memory(spec.config.image.decode_mb)
+    connection.send("ready")
+    while True:
+        try:
+            chunk: list[Descriptor] = connection.recv()
+        except EOFError:
+            os._exit(0)
+        connection.send([preparer.prepare(d) for d in chunk])
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Cap the data segment at what is in use now and `megabytes` more."""
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[5]) * resource.getpagesize()
+    limit = used + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+class Preparer:
+    """Prepares descriptors with one renderer and a small cache of open shards."""
+
+    def __init__(self, spec: Spec, renderer: Renderer, arena: str) -> None:
+        self.config = spec.config
+        self.prompts = {p.name: p for p in spec.prompts}
+        self.renderer = renderer
+        with open(arena, "r+b") as file:
+            self.region = memoryview(mmap.mmap(file.fileno(), 0))
+        self.files: OrderedDict[int, BinaryIO] = OrderedDict()
+
+    def prepare(self, d: Descriptor) -> Prepared:
+        facts: dict[str, Any] = {}
+        try:
+            payload = self._payload(d, facts)
+            length = pack(payload, self.region[d.offset : d.offset + d.size])
+        except TooSmall as e:
+            return Prepared(d.number, needs=e.args[0], facts=facts)
+        except (SampleError, InputChanged) as e:
+            return Prepared(d.number, status=REJECTED, reason=str(e), facts=facts)
+        return Prepared(d.number, length=length, facts=facts)
+
+    def _payload(self, d: Descriptor, facts: dict[str, Any]) -> Any:
+        reader = Reader(self._file(d))
+        content = reader.read(d.sample.find(*self.config.data.image_keys))
+        if content is None:
+            keys = ", ".join(self.config.data.image_keys)
+            raise SampleError(f"no image member ({keys})")
+        facts["image_hash"] = hashlib.sha256(content).hexdigest()
+        model = self.config.model
+        picture = decode(content, self.config.image, model.max_pixels, model.min_side)
+        facts.update(width=picture.width, height=picture.height)
+        return self.renderer.render(picture.rgb, d.picture, self._questions(d, reader))
+
+    def _questions(self, d: Descriptor, reader: Reader) -> list[Question]:
+        prompts = [self.prompts[name] for name in d.prompts]
+        values = Values(None, {}, d.captions)
+        if any("{" in p.text + (p.system or "") for p in prompts):
+            key = self.config.data.caption_key
+            caption, fields = source_text(reader, d.sample, key)
+            known = d.sample.find("txt") is not None or isinstance(fields.get(key), str)
+            values = Values(caption if known else None, fields, d.captions)
+        return [
+            Question(
+                p.name,
+                fill(p.system, values, self.renderer.clean) if p.system else None,
+                fill(p.text, values, self.renderer.clean),
+                d.attempt,
+            )
+            for p in prompts
+        ]
+
+    def _file(self, d: Descriptor) -> BinaryIO:
+        file = self.files.get(d.shard)
+        if file is None:
+            file = self.files[d.shard] = open(d.path, "rb")  # noqa: SIM115
+            if len(self.files) > OPEN_FILES:
+                self.files.popitem(last=False)[1].close()
+        self.files.move_to_end(d.shard)
+        return file

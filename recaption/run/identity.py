@@ -1,0 +1,80 @@
+"""A run's fingerprint: everything that shapes its captions and shards, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recaption.config.schema import Config, Prompt
+
+FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
+MODEL_KEYS = (
+    "name",
+    "max_pixels",
+    "min_side",
+    "max_model_len",
+    "load_format",
+    "dtype",
+    "quantization",
+    "processor",
+    "engine",
+)
+
+
+def identity(
+    config: Config, prompts: Sequence[Prompt], model_files: str, urls: Sequence[str]
+) -> dict[str, Any]:
+    """Flat key → value of all that the fingerprint covers."""
+    model, image = asdict(config.model), asdict(config.image)
+    covered: dict[str, Any] = {f"model.{key}": model[key] for key in MODEL_KEYS}
+    covered["model.files"] = model_files
+    template = config.model.chat_template
+    covered["model.chat_template"] = _file_hash(template) if template else None
+    for prompt in prompts:
+        prefix = "prompt" if len(prompts) == 1 else f"prompts.{prompt.name}"
+        covered |= {f"{prefix}.{key}": value for key, value in asdict(prompt).items()}
+    if len(prompts) > 1:
+        covered["prompts"] = [p.name for p in prompts]
+    covered |= {f"sampling.{key}": value for key, value in asdict(config.sampling).items()}
+    covered |= {f"image.{k}": value for k, value in image.items() if k not in FREE_IMAGE_KEYS}
+    covered |= {
+        "data.shards": _list_hash(urls),
+        "data.damaged": config.data.damaged,
+        "data.max_samples": config.data.max_samples,
+        "data.image_keys": config.data.image_keys,
+        "data.caption_key": config.data.caption_key,
+        "engine": config.engine.kind,
+        "output.text": config.output.text,
+        "output.mode": config.output.mode,
+        "watermark": config.watermark.kind,
+    }
+    return covered
+
+
+def fingerprint(covered: dict[str, Any]) -> str:
+    canonical = json.dumps(covered, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differences(frozen: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Keys in which two identities differ, each with both values, shortened."""
+    keys = sorted(k for k in {*frozen, *wanted} if frozen.get(k) != wanted.get(k))
+    return [f"{k} (was {_short(frozen.get(k))}, now {_short(wanted.get(k))})" for k in keys]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _list_hash(urls: Sequence[str]) -> str:
+    return f"{len(urls)} shards, sha256 {hashlib.sha256(chr(10).join(urls).encode()).hexdigest()}"
+
+
+def _file_hash(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"

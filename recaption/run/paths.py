@@ -1,0 +1,116 @@
+"""The only module that names files of a run directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Paths below one run directory; `name` is an output shard's name such as `00000.tar`."""
+
+    root: Path
+
+    @property
+    def meta(self) -> Path:
+        return self.root / ".recaption"
+
+    @property
+    def run_json(self) -> Path:
+        return self.meta / "run.json"
+
+    @property
+    def sizes_json(self) -> Path:
+        return self.root / "sizes.json"
+
+    @property
+    def card(self) -> Path:
+        return self.root / "README.md"
+
+    @property
+    def logs(self) -> Path:
+        return self.meta / "logs"
+
+    @property
+    def tasks(self) -> Path:
+        return self.meta / "tasks"
+
+    @property
+    def journals(self) -> Path:
+        return self.meta / "journal"
+
+    @property
+    def markers(self) -> Path:
+        return self.meta / "shards"
+
+    @property
+    def submissions(self) -> Path:
+        return self.meta / "submissions"
+
+    @property
+    def temporaries(self) -> Path:
+        return self.meta / "tmp"
+
+    @property
+    def leases(self) -> Path:
+        return self.meta / "leases"
+
+    @property
+    def failures(self) -> Path:
+        return self.meta / "failed"
+
+    def folders(self) -> list[Path]:
+        """Every folder that a run needs, parents first."""
+        below = [self.markers, self.submissions, self.failures, self.leases, self.journals]
+        return [self.meta, *below, self.tasks, self.logs, self.temporaries]
+
+    def tar(self, name: str) -> Path:
+        return self.root / name
+
+    def marker(self, name: str) -> Path:
+        return self.markers / f"{stem(name)}.json"
+
+    def sidecar(self, name: str) -> Path:
+        return self.markers / f"{stem(name)}.parquet"
+
+    def failure(self, name: str) -> Path:
+        return self.failures / f"{stem(name)}.json"
+
+    def lease(self, name: str) -> Path:
+        return self.leases / f"{stem(name)}.json"
+
+    def journal(self, name: str, attempt: str) -> Path:
+        return self.journals / f"{stem(name)}@{attempt}.zst"
+
+    def journals_of(self, name: str) -> list[Path]:
+        """Every attempt's journal of one shard, in no particular order."""
+        prefix = f"{stem(name)}@"
+        with os.scandir(self.journals) as entries:
+            return [Path(e.path) for e in entries if e.name.startswith(prefix)]
+
+    def temporary(self, final: Path, attempt: str) -> Path:
+        return self.temporaries / f"{final.name}@{attempt}"
+
+    def temporaries_of(self, name: str) -> list[Path]:
+        """Temporary files of any attempt at publishing one shard."""
+        prefixes = tuple(f"{stem(name)}{suffix}@" for suffix in (".tar", ".parquet", ".json"))
+        with os.scandir(self.temporaries) as entries:
+            return [Path(e.path) for e in entries if e.name.startswith(prefixes)]
+
+    def submission(self, number: int) -> Path:
+        return self.submissions / f"{number}.json"
+
+    def task_log(self, submission: int, task: int, attempt: str) -> Path:
+        return self.tasks / f"{submission}-{task}@{attempt}.jsonl"
+
+    def marked(self) -> set[str]:
+        """Names of the published shards, by one directory scan."""
+        with os.scandir(self.markers) as entries:
+            return {f"{e.name[:-5]}.tar" for e in entries if e.name.endswith(".json")}
+
+
+def stem(name: str) -> str:
+    """An output shard's name without `.tar`."""
+    return name.removesuffix(".tar")

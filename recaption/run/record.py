@@ -1,0 +1,123 @@
+"""run.json, which freezes a run before anything is submitted, and its submissions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from recaption import publish
+from recaption.config.schema import Config, Prompt
+from recaption.errors import RecaptionError, UserError
+from recaption.run.paths import RunPaths
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class InputShard:
+    """One input: where it is, the name of what is made from it, its size in bytes if known."""
+
+    url: str
+    name: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What never changes about a run."""
+
+    fingerprint: str
+    identity: dict[str, Any]  # flat key → value, all that the fingerprint covers
+    prompts: list[Prompt]
+    model: dict[str, Any]  # name, path, revision, files
+    shards: list[InputShard]
+    versions: dict[str, str]
+    created: float
+    parent: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One launch or retry: which shards go to which task, and the free part of the configuration."""
+
+    number: int
+    config: dict[str, Any]
+    selected: list[int]  # positions in Run.shards
+    slices: list[list[int]]  # per task, positions in Run.shards
+    created: float
+    jobs: list[str] = field(default_factory=list)
+
+
+def write_run(paths: RunPaths, run: Run, tag: str) -> bool:
+    """Freeze the run; False if somebody else did so first."""
+    record = {**asdict(run), "format": FORMAT}
+    record["shards"] = [[s.url, s.name, s.size] for s in run.shards]
+    content = json.dumps(record, ensure_ascii=False, indent=None).encode()
+    return publish.create(paths.run_json, content, paths.temporary(paths.run_json, tag))
+
+
+def read_run(paths: RunPaths) -> Run:
+    """Read run.json; UserError if this is no run directory."""
+    try:
+        record = json.loads(paths.run_json.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{paths.root}: not a run directory (no .recaption/run.json)") from None
+    if record.pop("format") != FORMAT:
+        raise UserError(f"{paths.run_json}: written by another version of recaption")
+    record["shards"] = [InputShard(*entry) for entry in record["shards"]]
+    record["prompts"] = [Prompt(**p) for p in record["prompts"]]
+    return Run(**record)
+
+
+def write_submission(paths: RunPaths, submission: Submission, tag: str) -> Submission:
+    """Store a submission under the first free number; returns it with that number."""
+    for number in range(submission.number, submission.number + 10_000):
+        record = {**asdict(submission), "number": number}
+        content = json.dumps(record, ensure_ascii=False).encode()
+        target = paths.submission(number)
+        if publish.create(target, content, paths.temporary(target, tag)):
+            return Submission(**record)
+    raise RecaptionError(f"{paths.submissions}: no free submission number")
+
+
+def add_jobs(paths: RunPaths, submission: Submission, tag: str) -> None:
+    """Record the job ids once they are known."""
+    target = paths.submission(submission.number)
+    content = json.dumps(asdict(submission), ensure_ascii=False).encode()
+    publish.replace(target, content, paths.temporary(target, tag))
+
+
+def read_submission(paths: RunPaths, number: int) -> Submission:
+    return Submission(**json.loads(paths.submission(number).read_bytes()))
+
+
+def submission_numbers(paths: RunPaths) -> list[int]:
+    found = [p.stem for p in paths.submissions.iterdir() if p.suffix == ".json"]
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+def plain_config(config: Config) -> dict[str, Any]:
+    """A configuration as JSON, without the shard list (run.json has it) or what may hold secrets."""
+    record = asdict(config)
+    record["data"]["shards"] = None
+    record["slurm"]["setup"] = []
+    record["slurm"]["additional"] = {}
+    return record
+
+
+def typed_config(record: dict[str, Any]) -> Config:
+    """The inverse of plain_config."""
+    merged = OmegaConf.merge(OmegaConf.structured(Config), record)
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    return config
+
+
+def open_run(root: Path | str) -> tuple[RunPaths, Run]:
+    """Paths and record of an existing run directory."""
+    paths = RunPaths(Path(root).absolute())
+    return paths, read_run(paths)

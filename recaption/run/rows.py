@@ -1,0 +1,62 @@
+"""Rows of a shard's sidecar (parquet): one per input sample, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+STATES = ("captioned", "filtered", "rejected", "failed")
+CAPTIONED, FILTERED, REJECTED, FAILED = STATES
+
+
+def schema(prompts: Sequence[str]) -> pa.Schema:
+    """Columns of a sidecar; with several prompts, further ones per prompt."""
+    fields = [
+        ("key", pa.string()),
+        ("index", pa.int32()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("caption", pa.string()),
+        ("caption_original", pa.string()),
+        ("finish_reason", pa.string()),
+        ("tokens", pa.int32()),
+        ("flags", pa.string()),
+        ("watermark_score", pa.float32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("image_hash", pa.string()),
+        ("tries", pa.int32()),
+        ("strikes", pa.int32()),
+        ("attempt", pa.string()),
+    ]
+    if len(prompts) > 1:
+        for name in prompts:
+            fields += [
+                (f"caption_{name}", pa.string()),
+                (f"finish_reason_{name}", pa.string()),
+                (f"tokens_{name}", pa.int32()),
+                (f"flags_{name}", pa.string()),
+            ]
+    return pa.schema(fields)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], prompts: Sequence[str]) -> None:
+    table = pa.Table.from_pylist(rows, schema=schema(prompts))
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def count_states(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Samples per state, every state named."""
+    counts = dict.fromkeys(STATES, 0)
+    for row in rows:
+        counts[row["status"]] += 1
+    return counts

@@ -1,0 +1,52 @@
+"""A task's own log of what it did, as JSON lines: one file per attempt, only appended to.
+
+Events: `start`, `published` (a shard with its counts), `failed` (a shard with the reason), `beat`
+(what the task has done so far; ever rarer, at least once a minute), `stop`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recaption.publish import disk_errors
+
+LONGEST_BEAT = 60.0
+SHORTEST_BEAT = 1.0
+
+
+class TaskLog:
+    """Appends events; a line is written at once or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        with disk_errors():
+            self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        self.started = self.last_beat = time.monotonic()
+
+    def write(self, event: str, **values: Any) -> None:
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
+        with disk_errors():
+            os.write(self.fd, f"{line}\n".encode())
+
+    def beat_is_due(self) -> bool:
+        """True at intervals that grow with the task's age, from a second to a minute."""
+        now = time.monotonic()
+        interval = min(LONGEST_BEAT, max(SHORTEST_BEAT, (now - self.started) / 20))
+        due = now - self.last_beat >= interval
+        if due:
+            self.last_beat = now
+        return due
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Events of one log; a line that is still being written is left out."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            yield json.loads(line)

@@ -1,0 +1,1 @@
+"""Reading input shards strictly, and writing output shards."""

@@ -1,0 +1,134 @@
+"""An output shard as a pure function of the source, its sidecar's rows, and the run's settings."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from recaption.errors import InputChanged
+from recaption.run.rows import CAPTIONED
+from recaption.shard import text
+from recaption.shard.index import Index, Member, Sample
+
+MODE = 0o444
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The part of a run's configuration that shapes its shards."""
+
+    model: str
+    prompts: tuple[str, ...]
+    image_keys: tuple[str, ...]
+    caption_key: str
+    keep_text: bool
+    captions_only: bool
+    scored: bool
+
+
+class Reader:
+    """Member bytes of one indexed shard."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def read(self, member: Member | None) -> bytes | None:
+        if member is None:
+            return None
+        self.file.seek(member.offset)
+        content = self.file.read(member.size)
+        if len(content) != member.size:
+            raise InputChanged(f"input changed: ends before byte {member.offset + member.size}")
+        return content
+
+
+def source_text(reader: Reader, sample: Sample, caption_key: str) -> tuple[str, dict[str, Any]]:
+    """A sample's original caption and its JSON fields."""
+    fields = text.parse_json(reader.read(sample.find("json")))
+    txt = reader.read(sample.find("txt"))
+    return text.original_caption(txt, fields, caption_key), fields
+
+
+def write_tar(
+    out: BinaryIO,
+    source: BinaryIO,
+    index: Index,
+    rows: Sequence[dict[str, Any]],
+    settings: Settings,
+) -> str:
+    """Write the output shard of `rows`; return its sha256.
+
+    Raises InputChanged if an image is no longer the one that was captioned.
+    """
+    reader, digest = Reader(source), hashlib.sha256()
+    written = 0
+    for sample, row in zip(index.samples, rows, strict=False):
+        if settings.captions_only or row["status"] == CAPTIONED:
+            for name, content in _members(reader, sample, row, settings):
+                for piece in _entry(name, content):
+                    digest.update(piece)
+                    written += out.write(piece)
+    end = bytes(2 * tarfile.BLOCKSIZE)
+    end += bytes(-(written + len(end)) % tarfile.RECORDSIZE)
+    digest.update(end)
+    out.write(end)
+    return digest.hexdigest()
+
+
+def _members(
+    reader: Reader, sample: Sample, row: Mapping[str, Any], settings: Settings
+) -> Iterator[tuple[str, bytes]]:
+    original, fields = source_text(reader, sample, settings.caption_key)
+    caption = original if settings.keep_text else row["caption"]
+    made = {
+        "txt": caption.encode("utf-8", "replace"),
+        "json": text.merge_json(
+            {} if settings.captions_only else fields, _own_fields(row, original, settings)
+        ),
+    }
+    image = sample.find(*settings.image_keys)
+    for member in sample.members:
+        extension = member.extension.lower()
+        if extension in made:
+            yield f"{sample.key}.{extension}", made.pop(extension)
+        elif not settings.captions_only:
+            content = reader.read(member)
+            assert content is not None
+            if member is image and hashlib.sha256(content).hexdigest() != row["image_hash"]:
+                raise InputChanged(f"input changed: the image of {sample.key} is another one")
+            yield f"{sample.key}.{member.extension}", content
+    for extension, content in made.items():
+        yield f"{sample.key}.{extension}", content
+
+
+def _own_fields(row: Mapping[str, Any], original: str, settings: Settings) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "caption": row["caption"],
+        "caption_original": original,
+        "recaption_model": settings.model,
+        "recaption_prompt": "+".join(settings.prompts),
+        "recaption_finish_reason": row["finish_reason"],
+        "recaption_flags": row["flags"],
+    }
+    if len(settings.prompts) > 1:
+        for name in settings.prompts:
+            own[f"caption_{name}"] = row[f"caption_{name}"]
+            own[f"recaption_finish_reason_{name}"] = row[f"finish_reason_{name}"]
+            own[f"recaption_flags_{name}"] = row[f"flags_{name}"]
+    if settings.captions_only:
+        own["recaption_status"] = row["status"]
+    if settings.scored:
+        score = row["watermark_score"]
+        own["watermark_score"] = -1.0 if score is None else score
+    return own
+
+
+def _entry(name: str, content: bytes) -> Iterator[bytes]:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), MODE
+    yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    yield content
+    yield bytes(-len(content) % tarfile.BLOCKSIZE)

@@ -1,0 +1,153 @@
+"""One element of the array: what submitit runs on a node."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from recaption import card
+from recaption.claims import Claims
+from recaption.devices import cpus, engine_devices, worker_count
+from recaption.engine.base import Spec
+from recaption.engine.orphan import die_with_parent
+from recaption.errors import TaskError
+from recaption.pipeline.librarian import GIB, Context
+from recaption.pipeline.loop import Pipeline
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run, Submission, read_run, read_submission, typed_config
+from recaption.run.tasklog import TaskLog
+from recaption.shard.write import Settings
+from recaption.stopping import Stopping
+from recaption.versions import versions
+
+REQUEUE = 75  # exit code (sysexits' EX_TEMPFAIL) on which the batch script requeues the task
+TIED = "RECAPTION_PARENT"  # pid of a launcher that waits: the task ends when it ends
+
+
+def run_task(root: str, number: int, task: int) -> None:
+    """Work on one task of a submission until its shards are done or a signal asks to stop.
+
+    Exits with REQUEUE when it wants to be started again; raises TaskError when it cannot go on.
+    """
+    parent = os.environ.get(TIED)
+    if parent:
+        import signal
+
+        die_with_parent(int(parent), signal.SIGTERM)
+    paths = RunPaths(Path(root))
+    run, submission = read_run(paths), read_submission(paths, number)
+    config = typed_config(submission.config)
+    stopping = Stopping(config.slurm.signal_delay)
+    faulthandler.enable()
+    os.umask(0o027)
+    attempt = attempt_id(number, task)
+    log = TaskLog(paths.task_log(number, task, attempt))
+    claims = Claims(paths, run, submission, task, attempt, log)
+    why = "error"
+    try:
+        why = _work(paths, run, submission, task, attempt, log, claims, stopping)
+    finally:
+        claims.release()
+        log.write("stop", why=why)
+    if stopping.wants_requeue() and why != "done":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(REQUEUE)
+    if why == "done":
+        card.complete(paths, run, attempt)
+    if claims.failures:
+        raise TaskError(f"{claims.failures} shards could not be made; see {paths.failures}")
+
+
+def attempt_id(submission: int, task: int) -> str:
+    """Unique among all attempts at all tasks, readable, and free of path separators."""
+    restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return f"{submission}-{task}-{restart}-{uuid.uuid4().hex[:12]}"
+
+
+def _work(
+    paths: RunPaths,
+    run: Run,
+    submission: Submission,
+    task: int,
+    attempt: str,
+    log: TaskLog,
+    claims: Claims,
+    stopping: Stopping,
+) -> str:
+    """Run the pipeline; returns why it ended: `done`, `drain` or `now`."""
+    config = typed_config(submission.config)
+    devices = engine_devices(config)
+    workers = worker_count(config, len(devices))
+    log.write("start", **_whereabouts(), engines=len(devices), workers=workers, cpus=cpus())
+    if not claims.own and not claims.steal:
+        return "done"
+    spec = Spec(config, tuple(run.prompts), run.model["path"])
+    pipeline = Pipeline(
+        spec,
+        _context(paths, run, attempt, spec),
+        claims,
+        devices=devices,
+        workers=workers,
+        log=paths.logs / f"{submission.number}-{task}-engine.log",
+        facts=_provenance(run, task),
+    )
+    started = time.monotonic()
+
+    def tick(loop: Pipeline) -> None:
+        claims.beat()
+        if log.beat_is_due():
+            log.write("beat", **_progress(loop, started))
+
+    pipeline.run(stopping.state, tick)
+    log.write("beat", **_progress(pipeline, started))
+    return pipeline.state or "done"
+
+
+def _progress(pipeline: Pipeline, started: float) -> dict[str, Any]:
+    return {
+        "captioned": pipeline.captioned,
+        "settled": pipeline.settled,
+        "seconds": round(time.monotonic() - started, 3),
+        "restarts": pipeline.engines.restarts,
+    }
+
+
+def _context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:
+    config = spec.config
+    settings = Settings(
+        model=run.model["name"],
+        prompts=tuple(p.name for p in run.prompts),
+        image_keys=tuple(config.data.image_keys),
+        caption_key=config.data.caption_key,
+        keep_text=config.output.text == "keep",
+        captions_only=config.output.mode == "captions",
+        scored=config.watermark.kind != "off",
+    )
+    spool_bytes = int(config.data.spool_gb * GIB / 8)
+    return Context(paths, run.fingerprint, attempt, settings, config.data.max_samples, spool_bytes)
+
+
+def _whereabouts() -> dict[str, Any]:
+    names = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
+    slurm = {n.removeprefix("SLURM_").lower(): os.environ[n] for n in names if n in os.environ}
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return {"node": node, "pid": os.getpid(), **slurm}
+
+
+def _provenance(run: Run, task: int) -> dict[str, Any]:
+    """What a marker says about where its captions come from."""
+    return {
+        "model": run.model,
+        "prompts": [{"name": p.name, "system": p.system, "text": p.text} for p in run.prompts],
+        "sampling": {k: v for k, v in run.identity.items() if k.startswith("sampling.")},
+        "versions": versions(),
+        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "task": task,
+    }

@@ -1,0 +1,72 @@
+"""Following a submission until it ends: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+from tqdm import tqdm
+
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run
+from recaption.run.scan import RunState, scan
+
+POLL_SECONDS = 0.5
+LINE_SECONDS = 10.0
+
+
+def follow(
+    paths: RunPaths, run: Run, selected: Iterable[int], submission: int, alive: Callable[[], bool]
+) -> RunState:
+    """Show progress while `alive()`, then return the final state."""
+    names = {run.shards[p].name for p in selected}
+    with _Progress(len(names)) as progress:
+        running = True
+        while running:
+            running = alive()
+            progress.show(paths, run, names, submission)
+            if running:
+                time.sleep(progress.interval)
+    return scan(paths, run)
+
+
+class _Progress:
+    def __init__(self, shards: int) -> None:
+        self.live = sys.stderr.isatty()
+        self.shards = shards
+        self.interval = POLL_SECONDS
+        self.started = time.monotonic()
+        self.last_line = float("-inf")
+        self.last_text = ""
+        self.bar = tqdm(total=shards, unit="shard", disable=not self.live, leave=False)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def show(self, paths: RunPaths, run: Run, names: set[str], submission: int) -> None:
+        before = time.monotonic()
+        marked = len(paths.marked() & names)
+        tasks = [t for t in scan(paths, run).tasks if t.submission == submission]
+        captioned = sum(t.beat.get("captioned", 0) for t in tasks)
+        text = f"{captioned} captions in {before - self.started:.0f} s"
+        working = [t for t in tasks if t.beat.get("settled")]
+        if not working:
+            text = "starting engines" if tasks else "starting tasks"
+        self.bar.n = marked
+        self.bar.set_postfix_str(text)
+        line = f"{marked} of {self.shards} shards, {text}"
+        due = before - self.last_line >= LINE_SECONDS or marked == self.shards
+        if not self.live and due and line != self.last_text:
+            print(line, file=sys.stderr, flush=True)
+            self.last_line, self.last_text = before, line
+        self.interval = max(POLL_SECONDS, 10 * (time.monotonic() - before))
