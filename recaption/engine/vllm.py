@@ -171,7 +171,10 @@ class VllmEngine:
         return {"gpu": name, "vllm": vllm.__version__}
 
     async def generate(self, payload: Any, request: str) -> list[Caption]:
-        answers = (self._one(*item, f"{request}-{n}") for n, item in enumerate(payload))
+        answers = (
+            self._one(rendered, seed, f"{request}-{n}")
+            for n, (rendered, seed) in enumerate(payload)
+        )
         return list(await asyncio.gather(*answers))
 
     async def stop(self) -> None:
