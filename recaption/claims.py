@@ -20,6 +20,7 @@ from recaption.run.record import InputShard, Run, Submission
 from recaption.run.tasklog import TaskLog
 
 SCAN_SECONDS = 1.0
+STEAL_AHEAD = 2  # shards at once beyond a task's own slice
 
 
 @dataclass
@@ -55,7 +56,9 @@ class Claims:
         self.seen: dict[int, _Seen] = {}
         self.beats = 0
         self.last_beat = self.last_scan = 0.0
+        self.deferred: list[int] = []
         self.nothing_left = False
+        self.finished_one = False
         self.failures = 0
 
     def next(self) -> tuple[int, InputShard] | None:
@@ -67,10 +70,11 @@ class Claims:
         return position, self.run.shards[position]
 
     def exhausted(self) -> bool:
-        return not self.own and (not self.steal or self.nothing_left)
+        return not self.own and self.nothing_left
 
     def published(self, position: int, finished: Finished) -> None:
         self._let_go(position)
+        self.finished_one = True
         name = self._name(position)
         self.log.write("published", shard=name, counts=finished.counts, won=finished.won)
 
@@ -109,29 +113,43 @@ class Claims:
     def _next_position(self) -> int | None:
         while self.own:
             position = self.own.popleft()
-            if (
-                position not in self.settled
-                and not self.paths.marker(self._name(position)).exists()
-            ):
-                if self._tries(position) < self.tries_allowed:
-                    return position
-                self.settled.add(position)
-                self.failures += 1
+            if self._is_settled(position):
+                continue
+            content = self._read_lease(position)
+            if content is None or self._is_ours(content):
+                return position
+            self.deferred.append(position)  # another submission's task has it
         now = time.monotonic()
-        if not self.steal or self.nothing_left or now - self.last_scan < SCAN_SECONDS:
+        ahead = len(self.held) <= STEAL_AHEAD and (self.finished_one or not self.held)
+        if self.nothing_left or not ahead or now - self.last_scan < SCAN_SECONDS:
             return None
         self.last_scan = now
-        return self._stealable(now)
+        return self._without_live_lease(now)
 
-    def _stealable(self, now: float) -> int | None:
-        """A shard of the submission without a live lease; notes when there can be none any more."""
+    def _is_settled(self, position: int) -> bool:
+        """Whether nothing is left to do here for a shard: published, or its tries are used up."""
+        if position in self.settled:
+            return True
+        if self.paths.marker(self._name(position)).exists():
+            self.settled.add(position)
+        elif self._tries(position) >= self.tries_allowed:
+            self.settled.add(position)
+            self.failures += 1
+        return position in self.settled
+
+    def _is_ours(self, content: bytes) -> bool:
+        """Whether a lease is this task's, of this attempt or an earlier one."""
+        holder: str = json.loads(content)["attempt"]
+        return holder.rsplit("-", 2)[0] == self.attempt.rsplit("-", 2)[0]
+
+    def _without_live_lease(self, now: float) -> int | None:
+        """A shard that nobody works on; notes when there can be none any more."""
         marked = self.paths.marked()
         undecided = False
-        for position in self._steal_order():
-            if position in self.settled or position in self.held or self._name(position) in marked:
+        for position in self._steal_order() if self.steal else self.deferred:
+            if position in self.held or self._name(position) in marked:
                 continue
-            if self._tries(position) >= self.tries_allowed:
-                self.settled.add(position)
+            if position in self.settled or self._tries(position) >= self.tries_allowed:
                 continue
             content = self._read_lease(position)
             if content is None:

@@ -16,7 +16,7 @@ from recaption.claims import Claims
 from recaption.devices import cpus, engine_devices, worker_count
 from recaption.engine.base import Spec
 from recaption.engine.orphan import die_with_parent
-from recaption.errors import TaskError
+from recaption.errors import RecaptionError, TaskError
 from recaption.pipeline.librarian import GIB, Context
 from recaption.pipeline.loop import Pipeline
 from recaption.run.paths import RunPaths
@@ -49,12 +49,15 @@ def run_task(root: str, number: int, task: int) -> None:
     attempt = attempt_id(number, task)
     log = TaskLog(paths.task_log(number, task, attempt))
     claims = Claims(paths, run, submission, task, attempt, log)
-    why = "error"
+    why, reason = "error", ""
     try:
         why = _work(paths, run, submission, task, attempt, log, claims, stopping)
+    except RecaptionError as e:
+        reason = str(e)
+        raise
     finally:
         claims.release()
-        log.write("stop", why=why)
+        log.write("stop", why=why, reason=reason)
     if stopping.wants_requeue() and why != "done":
         sys.stdout.flush()
         sys.stderr.flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import multiprocessing
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ def make_engine(spec: Spec, device: Device) -> Engine:
 def main(connection: Connection, spec: Spec, device: Device, arena: str, log: str | None) -> None:
     """Entry point of the child process; never returns."""
     os.setpgid(0, 0)
+    multiprocessing.current_process().daemon = False  # vLLM starts processes of its own
     die_with_parent()
     os.environ[VARIABLE] = "1"
     if log:

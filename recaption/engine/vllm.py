@@ -11,6 +11,7 @@ import asyncio
 import copy
 import dataclasses
 import hashlib
+import multiprocessing
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -84,9 +85,12 @@ class VllmRenderer:
             with open(template, encoding="utf-8") as file:
                 template = file.read()
         self.chat = ChatParams(
-            chat_template=template, chat_template_kwargs={"add_generation_prompt": True}
+            chat_template=template,
+            chat_template_kwargs={"add_generation_prompt": True, "tokenize": False},
         )
         self.templates: dict[tuple[str, str | None], str] = {}
+        for prompt in spec.prompts:
+            self._template(Question(prompt.name, prompt.system, prompt.text))
 
     def clean(self, value: str) -> str:
         """Without anything that the tokenizer would read as a special token."""
@@ -138,9 +142,7 @@ class VllmRenderer:
             _, prompt = self.renderer.render_messages(messages, self.chat)
             text = prompt.get("prompt")
             if not isinstance(text, str) or text.count(MARK) != 1:
-                raise RuntimeError(
-                    "the model's chat template does not repeat the prompt's text once"
-                )
+                raise ValueError(f"the model's chat template makes {prompt!r} of the prompt {MARK}")
             self.templates[key] = text
         return self.templates[key]
 
@@ -178,6 +180,8 @@ class VllmEngine:
         return list(await asyncio.gather(*answers))
 
     async def stop(self) -> None:
+        for core in multiprocessing.active_children():
+            core.kill()  # it ignores TERM, as all children of a task do; shutdown() would wait 5 s
         self.engine.shutdown()
 
     async def _one(self, rendered: Any, seed: int | None, request: str) -> Caption:

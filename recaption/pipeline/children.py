@@ -20,6 +20,7 @@ from typing import Any
 from recaption.engine.base import Spec
 from recaption.errors import TaskError
 from recaption.prepare import preload
+from recaption.prepare.worker import READY
 
 CONTEXT = multiprocessing.get_context("forkserver")
 DEATHS_IN_A_ROW = 20
@@ -129,6 +130,8 @@ class Pool:
             code = worker.process.exitcode
             return self._replace(worker, f"worker died (exit code {code})")
         if not worker.ready:
+            if result != READY:
+                raise TaskError(f"{socket.gethostname()}: {self.target.__module__}: {result}")
             worker.ready = True
             worker.since = time.monotonic()
             return None

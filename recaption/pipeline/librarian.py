@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from recaption import journal, publish
 from recaption.engine.orphan import die_with_parent
 from recaption.errors import DiskFull, InputChanged, ShardError
+from recaption.prepare.worker import READY
 from recaption.run import rows
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
@@ -74,7 +75,7 @@ def main(connection: Connection, context: Context) -> None:
     """Entry point of the child process: Open or Finish in, their result or an error out."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection.send("ready")
+    connection.send(READY)
     while True:
         try:
             job = connection.recv()

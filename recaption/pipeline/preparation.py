@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -20,6 +21,7 @@ from recaption.run.rows import REJECTED
 CHUNK = 4  # samples per message to a worker
 LEARN = 32  # results before the worst case gives way to what was seen
 MARGIN = 1.1
+ODD_AT_START = 8  # failures of preparation, without a success, that mean it is not the pictures
 FIXED_BYTES = 1 << 18
 BYTES_PER_PIXEL = 15  # three float32 channels and a quarter for patches' padding
 
@@ -32,7 +34,8 @@ class Preparation:
         self.arena = Arena(spec.config.data.buffer_mb << 20)
         per_prompt = FIXED_BYTES + BYTES_PER_PIXEL * spec.config.model.max_pixels
         self.guess = min(per_prompt * len(spec.prompts), self.arena.size // 2)
-        self.largest = self.results = 0
+        self.largest = self.results = self.odd = 0
+        self.succeeded = False
         seconds = spec.config.image.decode_seconds * CHUNK
         self.pool = children.Pool(worker.main, (spec, self.arena.path), workers, seconds)
         self.again: deque[Work] = deque()  # to be prepared before any fresh work
@@ -94,6 +97,15 @@ class Preparation:
     def _prepared(self, work: Work, prepared: Prepared) -> bool:
         work.facts.update(prepared.facts)
         self.results += 1
+        if prepared.odd and not self.succeeded:
+            self.odd += 1
+            if self.odd > ODD_AT_START:
+                raise TaskError(
+                    f"{socket.gethostname()}: no sample can be prepared: {prepared.reason}"
+                )
+            self.release(work)
+            self.again.append(work)
+            return False
         if prepared.status:
             self.release(work)
             work.status, work.reason = prepared.status, prepared.reason
@@ -107,6 +119,7 @@ class Preparation:
             self.again.appendleft(work)
             return False
         assert work.offset is not None
+        self.succeeded = True
         self.arena.shrink(work.offset, prepared.length)
         work.length = prepared.length
         (self.suspects if work.strikes else self.ready).append(work)

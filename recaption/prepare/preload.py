@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 
 from recaption.engine.base import Spec
 from recaption.prepare.worker import preload
@@ -10,4 +11,7 @@ from recaption.prepare.worker import preload
 VARIABLE = "RECAPTION_SPEC"
 
 if VARIABLE in os.environ:
-    preload(Spec.from_json(os.environ[VARIABLE]))
+    try:
+        preload(Spec.from_json(os.environ[VARIABLE]))
+    except Exception:  # noqa: BLE001 - workers meet it again and report it to the task
+        traceback.print_exc()

@@ -23,6 +23,7 @@ from recaption.shard.index import Sample
 from recaption.shard.write import Reader, source_text
 
 OPEN_FILES = 8
+READY = "ready"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Prepared:
     needs: int = 0
     status: str = ""
     reason: str = ""
+    odd: bool = False  # for a reason that no rule foresees
     facts: dict[str, Any] = field(default_factory=dict)  # width, height, image_hash, scores
 
 
@@ -75,9 +77,13 @@ def main(connection: Connection, spec: Spec, arena: str) -> None:
     """Entry point of the child process: a list of descriptors in, a list of results out."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    preparer = Preparer(spec, preload(spec), arena)
+    try:
+        preparer = Preparer(spec, preload(spec), arena)
+    except Exception as e:
+        connection.send(f"cannot start: {type(e).__name__}: {e}")
+        raise
     _limit_memory(spec.config.image.decode_mb)
-    connection.send("ready")
+    connection.send(READY)
     while True:
         try:
             chunk: list[Descriptor] = connection.recv()
@@ -114,6 +120,9 @@ class Preparer:
             return Prepared(d.number, needs=e.args[0], facts=facts)
         except (SampleError, InputChanged) as e:
             return Prepared(d.number, status=REJECTED, reason=str(e), facts=facts)
+        except Exception as e:  # noqa: BLE001 - image processors raise anything on odd pictures
+            reason = f"cannot be prepared: {type(e).__name__}: {e}"
+            return Prepared(d.number, status=REJECTED, reason=reason, odd=True, facts=facts)
         return Prepared(d.number, length=length, facts=facts)
 
     def _payload(self, d: Descriptor, facts: dict[str, Any]) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
@@ -159,12 +162,14 @@ def generation_config() -> GenerationConfig:
 
 def export(model: Any, processor: Idefics3Processor, folder: Path) -> None:
     """Writes every file that a loader needs; the weights in bf16."""
-    import copy
-
-    import torch
-
     out = copy.deepcopy(model).to(device="cpu", dtype=torch.bfloat16)
     out.generation_config = generation_config()
-    out.config.architectures = ["Idefics3ForConditionalGeneration"]
     out.save_pretrained(folder)
     processor.save_pretrained(folder)
+    # Without the suffix, a loader takes torchvision's resize where torchvision is installed.
+    path = folder / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor"]["image_processor_type"] = "Idefics3ImageProcessorPil"
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
