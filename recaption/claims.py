@@ -69,6 +69,12 @@ class Claims:
         self._write_lease(position)
         return position, self.run.shards[position]
 
+    def anything_left(self) -> bool:
+        """Whether a shard of the submission (without stealing: of the slice) is unpublished."""
+        marked = self.paths.marked()
+        candidates = self.submission.selected if self.steal else self.own
+        return any(self._name(position) not in marked for position in candidates)
+
     def exhausted(self) -> bool:
         return not self.own and self.nothing_left
 
@@ -198,6 +204,7 @@ class Claims:
             return None
 
     def _let_go(self, position: int) -> None:
+        self.last_scan = 0.0
         self.held.discard(position)
         self.settled.add(position)
         content = self._read_lease(position)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,21 +14,11 @@ from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError
 from recaption.freeze import freeze
 from recaption.options import Options, parse
-from recaption.plan import data_name, expand, inputs, select, slices
+from recaption.plan import data_name, expand, inputs, select
 from recaption.prompt import check_prompts
-from recaption.run.paths import RunPaths
-from recaption.run.record import (
-    InputShard,
-    Run,
-    Submission,
-    add_jobs,
-    plain_config,
-    write_submission,
-)
+from recaption.submission import Outcome, show_plan, submit_missing
 
 DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
-CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
-SHOWN_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -44,16 +29,6 @@ class Point:
     config: Config
     prompts: list[Prompt]
     shown: DictConfig
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a point, for the sweep's table."""
-
-    run: Path | None
-    jobs: str
-    code: int
-    text: str
 
 
 def main(arguments: list[str]) -> int:
@@ -131,117 +106,10 @@ def _launch(point: Point) -> Outcome:
     config = point.config
     shards = inputs(config)
     selected = select(config.data.range, len(shards))
+    paths, run = freeze(config, point.prompts, shards, write=not config.dry_run)
     if config.dry_run:
-        return _dry_run(point, shards, selected)
-    paths, run = freeze(config, point.prompts, shards)
-    marked = paths.marked()
-    missing = [p for p in selected if run.shards[p].name not in marked]
-    print(f"run directory: {paths.root}")
-    if not missing:
-        print(f"nothing to do: all {len(selected)} selected shards are published")
-        return Outcome(paths.root, "-", 0, "nothing to do")
-    submission = Submission(
-        number=0,
-        config=plain_config(config),
-        selected=selected,
-        slices=slices(missing, run.shards, _tasks(config, len(missing))),
-        created=time.time(),
-    )
-    tag = uuid.uuid4().hex
-    submission = write_submission(paths, submission, tag)
-    print(
-        f"{len(missing)} of {len(selected)} selected shards to do, {len(submission.slices)} tasks"
-    )
-    if config.slurm.kind == "cluster":
-        return _on_cluster(paths, run, submission, config, tag)
-    return _here(paths, run, submission, config)
-
-
-def _tasks(config: Config, shards: int) -> int:
-    default = CLUSTER_TASKS if config.slurm.kind == "cluster" else 1
-    return min(config.slurm.tasks or default, shards)
-
-
-def _dry_run(point: Point, shards: list[InputShard], selected: list[int]) -> Outcome:
-    config = point.config
-    paths, run = freeze(config, point.prompts, shards, write=False)
-    parts = slices(selected, run.shards, _tasks(config, len(selected)))
-    print(f"run directory: {paths.root} (dry run: nothing is written or submitted)")
-    print(f"fingerprint: {run.fingerprint}")
-    for task, part in enumerate(parts):
-        names = ", ".join(run.shards[p].name for p in part[:4])
-        more = f", … {len(part) - 4} more" if len(part) > 4 else ""
-        print(f"task {task}: {len(part)} shards: {names}{more}")
-    if config.slurm.kind == "cluster":
-        from recaption.submit import sbatch_text
-
-        print(sbatch_text(paths, config, len(parts)))
-    return Outcome(paths.root, "-", 0, "dry run")
-
-
-def _on_cluster(
-    paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str
-) -> Outcome:
-    from recaption.slurm import queued
-    from recaption.submit import log_pattern, submit
-
-    jobs = submit(paths, submission, config)
-    add_jobs(paths, Submission(**{**vars(submission), "jobs": jobs}), tag)
-    arrays = sorted({job.split("_")[0] for job in jobs})
-    print(f"job ids: {' '.join(arrays)}")
-    print(f"logs: {log_pattern(paths, arrays)}")
-    _next_commands(paths)
-    code = 0
-    if config.wait:
-        code = _wait(paths, run, submission, lambda: queued(arrays))
-    return Outcome(paths.root, ",".join(arrays), code, "submitted")
-
-
-def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> Outcome:
-    from recaption.local import LocalTasks
-
-    waiting = config.wait is not False
-    tasks = LocalTasks(paths, submission, config, tied=waiting)
-    jobs = [f"{submission.number}-{i}" for i in range(len(submission.slices))]
-    print(f"job ids: {' '.join(jobs)}")
-    print(f"logs: {tasks.logs()}")
-    _next_commands(paths)
-    sys.stdout.flush()
-    if not waiting:
-        if tasks.at_once < len(submission.slices):
-            raise UserError(
-                "wait=false: with slurm=local all tasks start at once; lower slurm.tasks"
-            )
-        tasks.alive()
-        return Outcome(paths.root, ",".join(jobs), 0, "started")
-    with _interruptible():
-        try:
-            code = _wait(paths, run, submission, tasks.alive)
-        except KeyboardInterrupt:
-            tasks.stop()
-            print("stopped; the same command goes on where it stopped", file=sys.stderr)
-            return Outcome(paths.root, ",".join(jobs), 1, "stopped")
-    return Outcome(paths.root, ",".join(jobs), code, "done" if code == 0 else "incomplete")
-
-
-def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Any) -> int:
-    from recaption.watch import follow
-
-    state = follow(paths, run, submission.selected, submission.number, alive)
-    names = [run.shards[p].name for p in submission.selected]
-    unpublished = [n for n in names if n not in state.done]
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
-    print(f"{len(names) - len(unpublished)} of {len(names)} shards published; samples: {counts}")
-    for name in unpublished[:SHOWN_FAILURES]:
-        reason = state.failed.get(name, {}).get("reason", "not finished; see the logs")
-        print(f"  {name}: {reason}", file=sys.stderr)
-    if len(unpublished) > SHOWN_FAILURES:
-        print(f"  … and {len(unpublished) - SHOWN_FAILURES} more", file=sys.stderr)
-    return 1 if unpublished else 0
-
-
-def _next_commands(paths: RunPaths) -> None:
-    print(f"next: python -m recaption.status {paths.root}")
+        return show_plan(paths, run, config, selected)
+    return submit_missing(paths, run, config, selected)
 
 
 def _sweep(points: list[Point]) -> int:
@@ -263,19 +131,6 @@ def _sweep(points: list[Point]) -> int:
 def _label(point: Point, points: list[Point]) -> str:
     common = set.intersection(*(set(p.words) for p in points))
     return " ".join(w for w in point.words if w not in common)
-
-
-class _interruptible:
-    """TERM ends a waiting launch as Ctrl-C does, so that its tasks are stopped."""
-
-    def __enter__(self) -> None:
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            raise KeyboardInterrupt
-
-        self.before = signal.signal(signal.SIGTERM, interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self.before)
 
 
 if __name__ == "__main__":

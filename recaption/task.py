@@ -89,7 +89,7 @@ def _work(
     devices = engine_devices(config)
     workers = worker_count(config, len(devices))
     log.write("start", **_whereabouts(), engines=len(devices), workers=workers, cpus=cpus())
-    if not claims.own and not claims.steal:
+    if not claims.anything_left():
         return "done"
     spec = Spec(config, tuple(run.prompts), run.model["path"])
     pipeline = Pipeline(

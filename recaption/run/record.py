@@ -50,6 +50,7 @@ class Submission:
     slices: list[list[int]]  # per task, positions in Run.shards
     created: float
     jobs: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # keys that were given but are not stored
 
 
 def write_run(paths: RunPaths, run: Run, tag: str) -> bool:
@@ -100,13 +101,21 @@ def submission_numbers(paths: RunPaths) -> list[int]:
     return sorted(int(number) for number in found if number.isdigit())
 
 
+SECRETIVE = ("setup", "additional")  # keys of slurm that may hold secrets
+
+
 def plain_config(config: Config) -> dict[str, Any]:
     """A configuration as JSON, without the shard list (run.json has it) or what may hold secrets."""
     record = asdict(config)
     record["data"]["shards"] = None
-    record["slurm"]["setup"] = []
-    record["slurm"]["additional"] = {}
+    for key in SECRETIVE:
+        record["slurm"][key] = type(record["slurm"][key])()
     return record
+
+
+def left_out(config: Config) -> list[str]:
+    """Keys whose values plain_config leaves out though they were given."""
+    return [f"slurm.{key}" for key in SECRETIVE if getattr(config.slurm, key)]
 
 
 def typed_config(record: dict[str, Any]) -> Config:

@@ -1,0 +1,167 @@
+"""Submitting the missing shards of a frozen run, and waiting for them: what launch and retry share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from recaption.config.schema import Config
+from recaption.errors import UserError
+from recaption.plan import slices
+from recaption.run.paths import RunPaths
+from recaption.run.record import (
+    Run,
+    Submission,
+    add_jobs,
+    left_out,
+    plain_config,
+    write_submission,
+)
+
+CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
+SHOWN_FAILURES = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a submission, for a sweep's table; `code` is the command's exit code."""
+
+    run: Path | None
+    jobs: str
+    code: int
+    text: str
+
+
+def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int]) -> Outcome:
+    """Submit the unpublished shards among `selected` (positions); wait where `config` says so.
+
+    Prints run directory, job ids, log pattern and the next command. Raises UserError when Slurm
+    refuses the job.
+    """
+    marked = paths.marked()
+    missing = [p for p in selected if run.shards[p].name not in marked]
+    print(f"run directory: {paths.root}")
+    if not missing:
+        print(f"nothing to do: all {len(selected)} selected shards are published")
+        return Outcome(paths.root, "-", 0, "nothing to do")
+    submission = Submission(
+        number=0,
+        config=plain_config(config),
+        selected=selected,
+        slices=slices(missing, run.shards, _tasks(config, len(missing))),
+        created=time.time(),
+        left_out=left_out(config),
+    )
+    tag = uuid.uuid4().hex
+    submission = write_submission(paths, submission, tag)
+    print(
+        f"{len(missing)} of {len(selected)} selected shards to do, {len(submission.slices)} tasks"
+    )
+    if config.slurm.kind == "cluster":
+        return _on_cluster(paths, run, submission, config, tag)
+    return _here(paths, run, submission, config)
+
+
+def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int]) -> Outcome:
+    """For dry_run=true: print what submitting these shards would do."""
+    parts = slices(positions, run.shards, _tasks(config, len(positions)))
+    print(f"run directory: {paths.root} (dry run: nothing is written or submitted)")
+    print(f"fingerprint: {run.fingerprint}")
+    for task, part in enumerate(parts):
+        names = ", ".join(run.shards[p].name for p in part[:4])
+        more = f", … {len(part) - 4} more" if len(part) > 4 else ""
+        print(f"task {task}: {len(part)} shards: {names}{more}")
+    if config.slurm.kind == "cluster":
+        from recaption.submit import sbatch_text
+
+        print(sbatch_text(paths, config, len(parts)))
+    return Outcome(paths.root, "-", 0, "dry run")
+
+
+def _tasks(config: Config, shards: int) -> int:
+    default = CLUSTER_TASKS if config.slurm.kind == "cluster" else 1
+    return min(config.slurm.tasks or default, shards)
+
+
+def _on_cluster(
+    paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str
+) -> Outcome:
+    from recaption.slurm import queued
+    from recaption.submit import log_pattern, submit
+
+    jobs = submit(paths, submission, config)
+    add_jobs(paths, replace(submission, jobs=jobs), tag)
+    arrays = sorted({job.split("_")[0] for job in jobs})
+    print(f"job ids: {' '.join(arrays)}")
+    print(f"logs: {log_pattern(paths, arrays)}")
+    _next_commands(paths)
+    code = 0
+    if config.wait:
+        code = _wait(paths, run, submission, lambda: queued(arrays))
+    return Outcome(paths.root, ",".join(arrays), code, "submitted")
+
+
+def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> Outcome:
+    from recaption.local import LocalTasks
+
+    waiting = config.wait is not False
+    tasks = LocalTasks(paths, submission, config, tied=waiting)
+    jobs = [f"{submission.number}-{i}" for i in range(len(submission.slices))]
+    print(f"job ids: {' '.join(jobs)}")
+    print(f"logs: {tasks.logs()}")
+    _next_commands(paths)
+    sys.stdout.flush()
+    if not waiting:
+        if tasks.at_once < len(submission.slices):
+            raise UserError(
+                "wait=false: with slurm=local all tasks start at once; lower slurm.tasks"
+            )
+        tasks.alive()
+        return Outcome(paths.root, ",".join(jobs), 0, "started")
+    with _interruptible():
+        try:
+            code = _wait(paths, run, submission, tasks.alive)
+        except KeyboardInterrupt:
+            tasks.stop()
+            print("stopped; the same command goes on where it stopped", file=sys.stderr)
+            return Outcome(paths.root, ",".join(jobs), 1, "stopped")
+    return Outcome(paths.root, ",".join(jobs), code, "done" if code == 0 else "incomplete")
+
+
+def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Callable[[], bool]) -> int:
+    from recaption.watch import follow
+
+    state = follow(paths, run, submission.selected, submission.number, alive)
+    names = [run.shards[p].name for p in submission.selected]
+    unpublished = [n for n in names if n not in state.done]
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
+    print(f"{len(names) - len(unpublished)} of {len(names)} shards published; samples: {counts}")
+    for name in unpublished[:SHOWN_FAILURES]:
+        reason = state.failed.get(name, {}).get("reason", "not finished; see the logs")
+        print(f"  {name}: {reason}", file=sys.stderr)
+    if len(unpublished) > SHOWN_FAILURES:
+        print(f"  … and {len(unpublished) - SHOWN_FAILURES} more", file=sys.stderr)
+    return 1 if unpublished else 0
+
+
+def _next_commands(paths: RunPaths) -> None:
+    print(f"next: python -m recaption.status {paths.root}")
+
+
+class _interruptible:
+    """TERM ends a waiting command as Ctrl-C does, so that its tasks are stopped."""
+
+    def __enter__(self) -> None:
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        self.before = signal.signal(signal.SIGTERM, interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self.before)
