@@ -80,5 +80,8 @@ class Engine(Protocol):
     async def generate(self, payload: Any, request: str) -> list[Caption]:
         """One caption per question of the payload."""
 
+    def as_another(self, payload: Any, picture: str) -> Any:
+        """The payload as if it were another picture's, for measurements that replay it."""
+
     async def stop(self) -> None:
         """Release devices and processes."""

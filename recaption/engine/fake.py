@@ -52,6 +52,9 @@ class FakeEngine:
             await self._poison(caption.text)
         return captions
 
+    def as_another(self, payload: Any, picture: str) -> Any:
+        return payload
+
     async def stop(self) -> None:
         return
 

@@ -1,7 +1,8 @@
 """An engine's process: jobs come in on a pipe, captions go out; asyncio lives only in here.
 
-Messages in: ("job", id, offset, length), ("stop",). Messages out: ("ready", facts),
-("taken", id), ("done", id, [Caption]), ("error", id, reason), ("fatal", reason).
+Messages in: ("job", id, offset, length), ("replay", [(offset, length)], count), ("stop",).
+Messages out: ("ready", facts), ("taken", id), ("done", id, [Caption]), ("error", id, reason),
+("replayed", seconds, tokens), ("fatal", reason).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
@@ -72,6 +74,7 @@ class _Server:
         self.engine = make_engine(spec, device)
         with open(arena, "r+b") as file:
             self.region = memoryview(mmap.mmap(file.fileno(), 0))
+        self.window = spec.config.engine.max_num_seqs + spec.config.engine.waiting
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -80,8 +83,9 @@ class _Server:
         self.inbox: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
         self.connection.send(("ready", facts))
-        while (message := await self.inbox.get())[0] == "job":
-            task = asyncio.create_task(self._job(*message[1:]))
+        while (message := await self.inbox.get())[0] != "stop":
+            work = self._job if message[0] == "job" else self._replay
+            task = asyncio.create_task(work(*message[1:]))
             self.tasks.add(task)
             task.add_done_callback(self._finished)
         await self.engine.stop()
@@ -111,3 +115,20 @@ class _Server:
             self.connection.send(("error", number, f"{type(e).__name__}: {e}"))
             return
         self.connection.send(("done", number, captions))
+
+    async def _replay(self, places: list[tuple[int, int]], count: int) -> None:
+        """Measure the engine alone: `count` requests over inputs that are all there beforehand."""
+        payloads = [unpack(self.region[offset : offset + length]) for offset, length in places]
+        numbers = iter(range(count))
+        tokens = 0
+
+        async def lane() -> None:
+            nonlocal tokens
+            for n in numbers:
+                payload = self.engine.as_another(payloads[n % len(payloads)], f"replay/{n}")
+                captions = await self.engine.generate(payload, f"replay-{n}")
+                tokens += sum(caption.tokens for caption in captions)
+
+        started = time.monotonic()
+        await asyncio.gather(*(lane() for _ in range(self.window)))
+        self.connection.send(("replayed", time.monotonic() - started, tokens))

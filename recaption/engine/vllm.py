@@ -13,13 +13,13 @@ import dataclasses
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import PIL.Image
 import vllm
 from vllm import SamplingParams
-from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from vllm.platforms import current_platform
 from vllm.renderers.params import ChatParams
 from vllm.renderers.registry import renderer_from_config
@@ -90,7 +90,7 @@ class VllmRenderer:
         )
         self.templates: dict[tuple[str, str | None], str] = {}
         for prompt in spec.prompts:
-            self._template(Question(prompt.name, prompt.system, prompt.text))
+            self.template(Question(prompt.name, prompt.system, prompt.text))
 
     def clean(self, value: str) -> str:
         """Without anything that the tokenizer would read as a special token."""
@@ -104,7 +104,7 @@ class VllmRenderer:
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
         inputs = []
         for question in questions:
-            text = self._template(question).replace(MARK, question.text.strip())
+            text = self.template(question).replace(MARK, question.text.strip())
             prompt = parse_model_prompt(
                 self.model_config, {"prompt": text, "multi_modal_data": {"image": rgb}}
             )
@@ -128,7 +128,7 @@ class VllmRenderer:
         text = f"{sampling.seed}/{picture}/{question.name}/{question.attempt}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
-    def _template(self, question: Question) -> str:
+    def template(self, question: Question) -> str:
         """The chat around a prompt's text; only the system message can differ between samples."""
         key = (question.name, question.system)
         if key not in self.templates:
@@ -179,6 +179,11 @@ class VllmEngine:
         )
         return list(await asyncio.gather(*answers))
 
+    def as_another(self, payload: Any, picture: str) -> Any:
+        return [
+            ({**rendered, "mm_hashes": {"image": [picture]}}, seed) for rendered, seed in payload
+        ]
+
     async def stop(self) -> None:
         for core in multiprocessing.active_children():
             core.kill()  # it ignores TERM, as all children of a task do; shutdown() would wait 5 s
@@ -195,6 +200,21 @@ class VllmEngine:
         assert final is not None
         answer = final.outputs[0]
         return Caption(answer.text.strip(), answer.finish_reason or "", len(answer.token_ids))
+
+
+def whole_model(spec: Spec, tensor_parallel: int) -> Callable[[str, list[PIL.Image.Image]], Any]:
+    """vLLM's synchronous `LLM` over all GPUs, as one function; only the baseline uses it."""
+    arguments = engine_arguments(spec, tensor_parallel)
+    chosen = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(EngineArgs)}
+    model = vllm.LLM(**chosen)
+    sampling = VllmEngine(spec, Device(0)).sampling
+
+    def generate(prompt: str, pictures: list[PIL.Image.Image]) -> list[tuple[str, int]]:
+        requests = [{"prompt": prompt, "multi_modal_data": {"image": p}} for p in pictures]
+        answers = model.generate(requests, sampling, use_tqdm=False)
+        return [(a.outputs[0].text, len(a.outputs[0].token_ids)) for a in answers]
+
+    return generate
 
 
 def environment(device: Device) -> dict[str, str]:

@@ -1,0 +1,93 @@
+"""The plain way to recaption shards, written to compare with: nobody should use it.
+
+DataLoader workers read WebDataset shards, decode each picture, encode it as PNG and hash its
+pixels; the main process calls `LLM.generate` on 48 pictures at a time, with tensor parallelism
+over all GPUs, and waits for each call; a thread then encodes every picture as JPEG again and
+writes it and a JSON file, loose, into one folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from recaption.devices import visible_gpus
+from recaption.engine.base import Question, Spec
+
+BATCH = 48
+WORKERS = 8
+
+
+def samples(shards: list[str], batch: int = BATCH, workers: int = WORKERS) -> Iterator[list[Any]]:
+    """Batches of (hash, PNG bytes) from DataLoader workers, or from this process with none."""
+    import torch.utils.data
+    import webdataset
+
+    dataset: Any = webdataset.WebDataset(shards, shardshuffle=False, empty_check=False)
+    dataset = dataset.map(_encode).batched(batch, collation_fn=list)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers)
+    yield from loader
+
+
+def _encode(sample: dict[str, Any]) -> tuple[str, bytes]:
+    picture = PIL.Image.open(io.BytesIO(sample["jpg"])).convert("RGB")
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return hashlib.sha1(picture.tobytes()).hexdigest(), out.getvalue()
+
+
+class Saver:
+    """The thread that writes a JPEG and a JSON file per picture."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.queue: queue.Queue[tuple[str, PIL.Image.Image, str] | None] = queue.Queue()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.queue.put(None)
+        self.thread.join()
+
+    def _run(self) -> None:
+        while (item := self.queue.get()) is not None:
+            name, picture, caption = item
+            picture.save(self.folder / f"{name}.jpg", "JPEG")
+            (self.folder / f"{name}_caption.json").write_text(json.dumps({"caption": caption}))
+
+
+def run(spec: Spec, shards: list[str], folder: Path) -> dict[str, Any]:
+    """Caption every sample; returns images, seconds after the engine's start, and tokens."""
+    from recaption.engine.vllm import VllmRenderer, whole_model
+
+    renderer = VllmRenderer(spec)
+    prompt = renderer.template(Question(spec.prompts[0].name, None, spec.prompts[0].text))
+    model = whole_model(spec, max(1, len(visible_gpus())))
+    saver = Saver(folder)
+    images = tokens = 0
+    started = time.monotonic()
+    for batch in samples(shards):
+        pictures = [PIL.Image.open(io.BytesIO(png)).convert("RGB") for _, png in batch]
+        answers = model(prompt, pictures)
+        for (name, _), picture, (text, count) in zip(batch, pictures, answers, strict=True):
+            saver.queue.put((name, picture, text))
+            images, tokens = images + 1, tokens + count
+    saver.close()
+    return {"images": images, "seconds": time.monotonic() - started, "tokens": tokens}
+
+
+if __name__ == "__main__":
+    # Its own process: SPEC.json, the output folder, then the shards; prints JSON as its last line.
+    measured = run(Spec.from_json(Path(sys.argv[1]).read_text()), sys.argv[3:], Path(sys.argv[2]))
+    print(json.dumps(measured), flush=True)

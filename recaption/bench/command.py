@@ -1,0 +1,151 @@
+"""The command: options, the three measurements, a table and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recaption.bench.ours import Measured, measure
+from recaption.bench.shards import make_shards
+from recaption.config import overrides
+from recaption.config.compose import compose_config, to_config
+from recaption.engine.base import Spec
+from recaption.errors import TaskError, UserError
+from recaption.run.record import Run, plain_config, typed_config
+from recaption.versions import versions
+
+PARTS = ("ours", "baseline")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark; returns the exit code."""
+    options, words = _parse(arguments)
+    width, height = _size(options.size)
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="recaption-bench-"))
+    try:
+        samples = -(-options.images // options.shards)
+        shards = make_shards(
+            folder / "shards", shards=options.shards, samples=samples, size=(width, height)
+        )
+        result = _measure(options, words, folder, [str(p) for p in shards])
+    finally:
+        if not options.folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(_table(result, options))
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m recaption.bench",
+        description="Measures the engine alone, the pipeline from tar to published tar, and a "
+        "plain baseline on the same drawn pictures. KEY=VALUE words are the launcher's.",
+    )
+    add = parser.add_argument
+    add("words", nargs="*", metavar="KEY=VALUE", help="such as model=qwen2.5-vl-7b")
+    add("--images", type=int, default=2000, help="pictures per part (%(default)s)")
+    add("--shards", type=int, default=4, help="shards they are in (%(default)s)")
+    add("--size", default="640x480", help="WIDTHxHEIGHT of the pictures (%(default)s)")
+    add("--parts", default="ours,baseline", help="which to measure (%(default)s)")
+    add("--for-images", type=int, default=100_000_000, help="projection: pictures (%(default)s)")
+    add("--for-gpus", type=int, default=64, help="projection: GPUs (%(default)s)")
+    add("--json", help="write the figures to this file, too")
+    add("--folder", help="keep shards and output here; default: a temporary folder")
+    options = parser.parse_args(arguments)
+    options.parts = options.parts.split(",")
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        raise UserError(f"--parts {unknown[0]}: valid choices are {', '.join(PARTS)}")
+    return options, options.words
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise UserError(f"--size {text}: use WIDTHxHEIGHT, such as 640x480")
+    return int(match[1]), int(match[2])
+
+
+def _measure(
+    options: argparse.Namespace, words: list[str], folder: Path, shards: list[str]
+) -> dict[str, Any]:
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    fixed = [f"data.shards=[{','.join(shards)}]", "data.name=bench", f"output.dir={out}"]
+    config = to_config(compose_config(overrides.prepare([*fixed, *words])))
+    result: dict[str, Any] = {
+        "versions": versions(),
+        "size": options.size,
+        "images": options.images,
+    }
+    made: list[Spec] = []
+
+    def spec_of(run: Run) -> Spec:
+        slim = typed_config(plain_config(config))
+        made.append(Spec(slim, tuple(run.prompts), run.model["path"]))
+        return made[0]
+
+    if "ours" in options.parts:
+        alone, pipeline = measure(spec_of, config, [config.prompt], options.images, out / "ours")
+        result["engine"], result["pipeline"] = _figures(alone), _figures(pipeline)
+        result["pipeline/engine"] = pipeline.rate / alone.rate
+    if "baseline" in options.parts and config.engine.kind == "vllm":
+        if not made:
+            raise UserError("--parts: baseline needs ours beside it")
+        baseline = _baseline(made[0], shards, out)
+        result["baseline"] = _figures(baseline)
+        result["pipeline/baseline"] = result["pipeline"]["rate"] / baseline.rate
+    return result
+
+
+def _figures(measured: Measured) -> dict[str, Any]:
+    tokens = measured.tokens / measured.seconds
+    return {**asdict(measured), "rate": measured.rate, "tokens_per_second": tokens}
+
+
+def _baseline(spec: Spec, shards: list[str], out: Path) -> Measured:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "spec.json").write_text(spec.to_json())
+    command = [sys.executable, "-m", "recaption.bench.baseline", str(out / "spec.json")]
+    ended = subprocess.run(
+        [*command, str(out / "baseline"), *shards], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if ended.returncode:
+        raise TaskError(f"bench: the baseline ended with exit code {ended.returncode}")
+    figures = json.loads(ended.stdout.strip().splitlines()[-1])
+    return Measured(figures["images"], figures["seconds"], figures["tokens"], {})
+
+
+def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
+    lines = [f"{'part':12} {'images/s':>9} {'tokens/s':>9} {'images':>8} {'seconds':>8}"]
+    for part in ("engine", "pipeline", "baseline"):
+        if part in result:
+            f = result[part]
+            lines.append(
+                f"{part:12} {f['rate']:9.2f} {f['tokens_per_second']:9.0f} {f['images']:8} "
+                f"{f['seconds']:8.1f}"
+            )
+    for ratio in ("pipeline/engine", "pipeline/baseline"):
+        if ratio in result:
+            lines.append(f"{ratio:20} {result[ratio]:.3f}")
+    details = result.get("pipeline", {}).get("details", {})
+    for name, value in details.items():
+        lines.append(f"{name:20} {value:.3f}" if isinstance(value, float) else f"{name:20} {value}")
+    if details:
+        per_engine = result["pipeline"]["rate"] / details["engines"]
+        hours = options.for_images / per_engine / 3600
+        lines.append(
+            f"projection: {options.for_images:,} images take {hours:,.0f} GPU-hours, "
+            f"{hours / options.for_gpus:,.1f} hours on {options.for_gpus} GPUs"
+        )
+    return "\n".join(lines)
