@@ -13,6 +13,8 @@ from recaption.errors import RecaptionError, UserError, bad_choice
 COMMANDS = {
     "launch": "submit a run or a sweep, or do it here",
     "status": "how far runs are",
+    "verify": "whether what was published is whole, right, and loads",
+    "retry": "what is missing again, or some samples in a new run",
     "bench": "how fast a model is here, and what a whole data set would take",
     "demo": "recaption four small shards with the tiny model",
 }

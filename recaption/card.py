@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import json
 from string import Template
 from typing import Any
 
@@ -10,6 +12,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.rows import STATES
 from recaption.run.scan import scan
+from recaption.training import shard_pattern
 
 CARD = Template("""\
 ---
@@ -33,25 +36,37 @@ $prompts
 |---|---|
 $counts
 
-Each sample has its picture and other members as in the source, the caption in `.txt`, and in
-`.json` the fields `caption`, `caption_original`, `recaption_model`, `recaption_prompt`,
-`recaption_finish_reason` and `recaption_flags` beside the source's own.
+$members
 
 ```python
 import webdataset as wds
 dataset = wds.WebDataset("$pattern", shardshuffle=False)
 
 from datasets import load_dataset
-dataset = load_dataset("webdataset", data_files="*.tar", split="train", streaming=True)
+dataset = load_dataset("path/to/this/folder", split="train", streaming=True)
 ```
 """)
+FULL = """\
+Each sample has its picture and other members as in the source, the caption in `.txt`, and in
+`.json` the fields `caption`, `caption_original`, `recaption_model`, `recaption_prompt`,
+`recaption_finish_reason` and `recaption_flags` beside the source's own."""
+KEPT = FULL.replace("the caption in `.txt`", "the source's caption in `.txt`")
+CAPTIONS_ONLY = """\
+These shards have captions only, for every key of the source's shards of the same names, in order:
+the caption in `.txt` (empty where there is none), and in `.json` the fields `caption`,
+`caption_original`, `recaption_status`, `recaption_model`, `recaption_prompt`,
+`recaption_finish_reason` and `recaption_flags`."""
 HOME = "https://pypi.org/project/recaption"
 
 
 def complete(paths: RunPaths, run: Run, tag: str) -> bool:
-    """Write sizes.json and the card if every shard of the run has its marker."""
+    """If every shard of the run has its marker: write sizes.json and the card where they are missing,
+    and remove what dead attempts left behind."""
     if len(paths.marked()) < len(run.shards):
         return False
+    _sweep(paths)
+    if paths.sizes_json.exists() and paths.card.exists():
+        return True
     state = scan(paths, run)
     captions_mode = run.identity["output.mode"] == "captions"
     sizes = {
@@ -63,15 +78,22 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
         paths.card: _card(run, sizes, state.samples()).encode(),
     }
     for path, content in files.items():
-        publish.replace(path, content, paths.temporary(path, tag))
+        publish.create(path, content, paths.temporary(path, tag))
     return True
+
+
+def _sweep(paths: RunPaths) -> None:
+    """A run whose shards are all published needs none of these; who is still at it notices."""
+    for folder in (paths.journals, paths.leases, paths.failures, paths.temporaries):
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
 
 
 def _card(run: Run, sizes: dict[str, int], counts: dict[str, int]) -> str:
     filled = [name for name, size in sizes.items() if size]
     files = '"*.tar"'
     if len(filled) < len(sizes):
-        files = "\n" + "\n".join(f'  - "{name}"' for name in filled)
+        files = "".join(f"\n  - {json.dumps(glob.escape(name))}" for name in filled) or "[]"
     revision = run.model.get("revision")
     return CARD.substitute(
         files=files,
@@ -86,8 +108,15 @@ def _card(run: Run, sizes: dict[str, int], counts: dict[str, int]) -> str:
         version=run.versions["recaption"],
         prompts="".join(_prompt(p.name, p.system, p.text) for p in run.prompts),
         counts="\n".join(f"| {name} | {counts[name]} |" for name in STATES),
-        pattern=filled[0] if filled else "*.tar",
+        members=_members(run),
+        pattern=shard_pattern(filled),
     )
+
+
+def _members(run: Run) -> str:
+    if run.identity["output.mode"] == "captions":
+        return CAPTIONS_ONLY
+    return KEPT if run.identity["output.text"] == "keep" else FULL
 
 
 def _prompt(name: str, system: str | None, text: str) -> str:

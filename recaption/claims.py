@@ -1,7 +1,7 @@
 """Which shard a task takes next: its own slice first, then what nobody else holds.
 
-Leases are hints that save work. A lease is dead when its content has not changed for
-`slurm.lease_seconds` by the reader's own clock; what is published is decided by links alone.
+A task opens shards ahead of need: an idle one may take over those on which no work has begun. An
+attempt that finds a later one of its own task at work (Slurm took its node for lost) gives up.
 """
 
 from __future__ import annotations
@@ -9,25 +9,19 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from recaption import publish
+from recaption.leases import Lease, Leases
 from recaption.pipeline.librarian import Finished
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission
 from recaption.run.tasklog import TaskLog
 
 SCAN_SECONDS = 1.0
+SCAN_COST = 20  # looking for shards takes at most one part in so many of the time
 STEAL_AHEAD = 2  # shards at once beyond a task's own slice
-
-
-@dataclass
-class _Seen:
-    content: bytes
-    since: float
-    alive: bool = False
 
 
 class Claims:
@@ -46,28 +40,41 @@ class Claims:
         self.attempt, self.log = attempt, log
         settings = submission.config["slurm"]
         self.steal: bool = settings["steal"]
-        self.lease_seconds: float = settings["lease_seconds"]
         self.tries_allowed: int = submission.config["data"]["tries"]
+        self.me = Lease(attempt)
+        self.leases = Leases(paths, attempt, settings["lease_seconds"])
         marked = paths.marked()
         self.own = deque(p for p in submission.slices[task] if self._name(p) not in marked)
         self.tries: dict[int, int] = {}
         self.held: set[int] = set()
+        self.begun: set[int] = set()  # of those held
         self.settled: set[int] = set()
-        self.seen: dict[int, _Seen] = {}
-        self.beats = 0
-        self.last_beat = self.last_scan = 0.0
-        self.deferred: list[int] = []
+        self.deferred: list[int] = []  # of the slice, in other hands
+        self.next_scan = 0.0
         self.nothing_left = False
         self.finished_one = False
+        self.superseded = False  # a later attempt of this task is at work
         self.failures = 0
 
     def next(self) -> tuple[int, InputShard] | None:
-        position = self._next_position()
+        """A shard to work on and its position in the run; None while there is none."""
+        position = self._own()
         if position is None:
-            return None
-        self.held.add(position)
-        self._write_lease(position)
-        return position, self.run.shards[position]
+            position = self._others()
+        return None if position is None else (position, self.run.shards[position])
+
+    def begin(self, position: int) -> bool:
+        """Work on an opened shard starts now; False if another task has taken it over."""
+        if position in self.begun:
+            return True
+        lease = self.leases.read(self._name(position))
+        if lease is not None and not self._is_ours(lease):
+            self.held.discard(position)
+            self.deferred.append(position)
+            return False
+        self.begun.add(position)
+        self.leases.write(self._name(position), begun=True)
+        return True
 
     def anything_left(self) -> bool:
         """Whether a shard of the submission (without stealing: of the slice) is unpublished."""
@@ -76,13 +83,15 @@ class Claims:
         return any(self._name(position) not in marked for position in candidates)
 
     def exhausted(self) -> bool:
+        """Whether next() has nothing more, for good."""
         return not self.own and self.nothing_left
 
     def published(self, position: int, finished: Finished) -> None:
         self._let_go(position)
         self.finished_one = True
         name = self._name(position)
-        self.log.write("published", shard=name, counts=finished.counts, won=finished.won)
+        details = {"reasons": finished.reasons} if finished.reasons else {}
+        self.log.write("published", shard=name, counts=finished.counts, won=finished.won, **details)
 
     def failed(self, position: int, reason: str) -> None:
         """Record a try at a shard; it is tried again until data.tries are used up."""
@@ -103,34 +112,97 @@ class Claims:
             self.failures += 1
 
     def beat(self) -> None:
-        """Renew this task's leases."""
-        now = time.monotonic()
-        if now - self.last_beat > self.lease_seconds / 4:
-            self.last_beat = now
-            self.beats += 1
+        """Renew this task's leases now and then, but for those that others have taken over."""
+        if self.leases.beat_is_due():
             for position in self.held:
-                self._write_lease(position)
+                lease = self.leases.read(self._name(position))
+                if lease is None or self._is_ours(lease):
+                    self.leases.write(self._name(position), begun=position in self.begun)
 
     def release(self) -> None:
         """At the end of an attempt: what is unfinished is free for others."""
         for position in list(self.held):
             self._let_go(position)
 
-    def _next_position(self) -> int | None:
+    def _own(self) -> int | None:
+        """Take the next shard of this task's slice that nobody else has."""
         while self.own:
             position = self.own.popleft()
             if self._is_settled(position):
                 continue
-            content = self._read_lease(position)
-            if content is None or self._is_ours(content):
+            lease = self.leases.read(self._name(position))
+            if (lease is None or self._is_ours(lease)) and self._take(position, lease):
                 return position
-            self.deferred.append(position)  # another submission's task has it
+            self.deferred.append(position)
+        return None
+
+    def _others(self) -> int | None:
+        """Take a shard of the submission that nobody works on; looks for one now and then."""
         now = time.monotonic()
         ahead = len(self.held) <= STEAL_AHEAD and (self.finished_one or not self.held)
-        if self.nothing_left or not ahead or now - self.last_scan < SCAN_SECONDS:
+        if self.nothing_left or not ahead or now < self.next_scan:
             return None
-        self.last_scan = now
-        return self._without_live_lease(now)
+        found = self._scan()
+        cost = time.monotonic() - now
+        self.next_scan = now + max(SCAN_SECONDS, SCAN_COST * cost)
+        return found
+
+    def _scan(self) -> int | None:
+        """Take a shard without a live lease; notes when there can be none any more."""
+        marked = self.paths.marked()
+        undecided = False
+        ahead: list[tuple[int, Lease]] = []
+        for position in self._steal_order(marked) if self.steal else self.deferred:
+            name = self._name(position)
+            if position in self.held or name in marked:
+                continue
+            if position in self.settled or self._tries(position) >= self.tries_allowed:
+                continue
+            lease = self.leases.read(name)
+            if lease is None or self._is_ours(lease) or self.leases.is_dead(name, lease):
+                if self._take(position, lease):
+                    return position
+                undecided = True
+                continue
+            undecided |= not self.leases.is_alive(name)
+            if not lease.begun:
+                ahead.append((position, lease))
+        if self.steal and ahead and not self.held:
+            position, lease = ahead[0]
+            self._take(position, lease)
+            return position
+        self.nothing_left = not undecided and not self.held
+        return None
+
+    def _steal_order(self, marked: set[str]) -> Iterator[int]:
+        """From the ends of the slices with most left to do, where their owners come last."""
+        shards = self.run.shards
+
+        def left(piece: Sequence[int]) -> int:
+            return sum(shards[p].size or 1 for p in piece if shards[p].name not in marked)
+
+        for piece in sorted(self.submission.slices, key=left, reverse=True):
+            yield from reversed(piece)
+
+    def _take(self, position: int, lease: Lease | None) -> bool:
+        """Lease a shard, over `lease`; False if somebody else was faster where there was none."""
+        name, begun = self._name(position), not self.held
+        if lease is not None:
+            self.leases.write(name, begun=begun)
+        elif not self.leases.create(name, begun=begun):
+            return False
+        if begun:
+            self.begun.add(position)
+        self.held.add(position)
+        return True
+
+    def _is_ours(self, lease: Lease) -> bool:
+        """Whether a lease is this task's, of this attempt or an earlier one; notes a later one."""
+        if lease.owner != self.me.owner:
+            return False
+        if lease.restart > self.me.restart:
+            self.superseded = True
+        return not self.superseded
 
     def _is_settled(self, position: int) -> bool:
         """Whether nothing is left to do here for a shard: published, or its tries are used up."""
@@ -143,37 +215,6 @@ class Claims:
             self.failures += 1
         return position in self.settled
 
-    def _is_ours(self, content: bytes) -> bool:
-        """Whether a lease is this task's, of this attempt or an earlier one."""
-        holder: str = json.loads(content)["attempt"]
-        return holder.rsplit("-", 2)[0] == self.attempt.rsplit("-", 2)[0]
-
-    def _without_live_lease(self, now: float) -> int | None:
-        """A shard that nobody works on; notes when there can be none any more."""
-        marked = self.paths.marked()
-        undecided = False
-        for position in self._steal_order() if self.steal else self.deferred:
-            if position in self.held or self._name(position) in marked:
-                continue
-            if position in self.settled or self._tries(position) >= self.tries_allowed:
-                continue
-            content = self._read_lease(position)
-            if content is None:
-                return position
-            seen = self.seen.get(position)
-            if seen is None or seen.content != content:
-                self.seen[position] = _Seen(content, now, alive=seen is not None)
-            elif now - seen.since > self.lease_seconds:
-                return position
-            undecided |= not self.seen[position].alive
-        self.nothing_left = not undecided and not self.held
-        return None
-
-    def _steal_order(self) -> Sequence[int]:
-        """From the ends of the longest remaining slices, where their owners come last."""
-        slices = sorted(self.submission.slices, key=len, reverse=True)
-        return [position for piece in slices for position in reversed(piece)]
-
     def _name(self, position: int) -> str:
         return self.run.shards[position].name
 
@@ -183,7 +224,7 @@ class Claims:
             record: dict[str, Any] = json.loads(
                 self.paths.failure(self._name(position)).read_bytes()
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # none yet, or a machine went down over it
             return fresh
         return record if record["submission"] == self.submission.number else fresh
 
@@ -192,21 +233,9 @@ class Claims:
             self.tries[position] = self._failure(position)["tries"]
         return self.tries[position]
 
-    def _write_lease(self, position: int) -> None:
-        path = self.paths.lease(self._name(position))
-        content = publish.to_json({"attempt": self.attempt, "beat": self.beats})
-        publish.replace(path, content, self.paths.temporary(path, self.attempt))
-
-    def _read_lease(self, position: int) -> bytes | None:
-        try:
-            return self.paths.lease(self._name(position)).read_bytes()
-        except FileNotFoundError:
-            return None
-
     def _let_go(self, position: int) -> None:
-        self.last_scan = 0.0
+        self.next_scan = 0.0
         self.held.discard(position)
+        self.begun.discard(position)
         self.settled.add(position)
-        content = self._read_lease(position)
-        if content is not None and json.loads(content)["attempt"] == self.attempt:
-            self.paths.lease(self._name(position)).unlink(missing_ok=True)
+        self.leases.drop(self._name(position))

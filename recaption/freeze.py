@@ -41,22 +41,30 @@ def freeze(
         created=time.time(),
     )
     if not paths.run_json.exists():
-        _refuse_foreign(paths)
         if not write:
+            _refuse_foreign(paths)
             return paths, run
-        tag = uuid.uuid4().hex
-        try:
-            paths.root.mkdir(parents=True, exist_ok=True)
-            for folder in paths.folders():
-                folder.mkdir(mode=MODE, exist_ok=True)
-            if write_run(paths, run, tag):
-                return paths, run
-        except OSError as e:
-            reason = f"cannot be written: {e.strerror or e}"
-            raise bad_value("output.dir", config.output.dir, reason) from None
+        if create(paths, run):
+            return paths, run
     frozen = read_run(paths)
     _compare(paths, frozen, run)
     return paths, frozen
+
+
+def create(paths: RunPaths, run: Run) -> bool:
+    """Make a run directory; False if it became one in the meantime.
+
+    Raises UserError when it holds foreign tars or cannot be written.
+    """
+    _refuse_foreign(paths)
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+        for folder in paths.folders():
+            folder.mkdir(mode=MODE, exist_ok=True)
+        return write_run(paths, run, uuid.uuid4().hex)
+    except OSError as e:
+        reason = f"cannot be written: {e.strerror or e}"
+        raise bad_value("output.dir", paths.root, reason) from None
 
 
 def _compare(paths: RunPaths, frozen: Run, wanted: Run) -> None:

@@ -19,10 +19,13 @@ from typing import Any
 
 import zstandard
 
+from recaption.crash import crash_point
 from recaption.publish import disk_errors
-from recaption.run.rows import STATES
+from recaption.run.rows import STATES, UNREAD
 
 Event = dict[str, Any]
+MAGIC = zstandard.FRAME_HEADER
+LONGEST_HEADER = 18
 
 
 class Journal:
@@ -47,7 +50,9 @@ class Journal:
             frame = self.compressor.compress(lines.encode())
             while frame:
                 frame = frame[os.write(self.fd, frame) :]
+            crash_point("journal-written")
             os.fsync(self.fd)
+            crash_point("journal-synced")
         self.buffer.clear()
 
     def close(self) -> None:
@@ -61,6 +66,7 @@ class History:
 
     final: dict[int, Event] = field(default_factory=dict)  # sample index → its deciding event
     strikes: dict[int, int] = field(default_factory=dict)
+    unread: dict[int, str] = field(default_factory=dict)  # sample index → why it was not read
     damaged: list[str] = field(default_factory=list)
 
 
@@ -85,19 +91,29 @@ def read_history(paths: Iterable[Path], fingerprint: str, digest: str) -> Histor
                 history.strikes[index] = strikes
             if event["status"] in STATES:
                 history.final.setdefault(index, {**event, "attempt": attempt})
+            elif event["status"] == UNREAD:
+                history.unread[index] = event["reason"]
     return history
 
 
 def _events(content: bytes, path: Path, history: History) -> Iterator[Event]:
+    """Events of the whole frames before the first that is not; notes whether that one is damaged."""
     rest = content
     while rest:
-        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        frame = zstandard.ZstdDecompressor().decompressobj()
         try:
-            lines = decompressor.decompress(rest)
+            torn = len(rest) < LONGEST_HEADER and rest[:4] == MAGIC[: len(rest)]
+            if not torn:
+                if not zstandard.get_frame_parameters(rest).has_checksum:
+                    raise zstandard.ZstdError("frame without a checksum")
+                lines = frame.decompress(rest)
+                torn = not frame.eof
+            if torn and MAGIC in rest[1:]:
+                raise zstandard.ZstdError("cut frame before another one")
         except zstandard.ZstdError as e:
             history.damaged.append(f"{path.name}: {e} at byte {len(content) - len(rest)}")
             return
-        if not decompressor.eof:
+        if torn:
             return
-        yield from map(json.loads, lines.decode().splitlines())
-        rest = decompressor.unused_data
+        yield from map(json.loads, lines.decode().split("\n"))
+        rest = frame.unused_data

@@ -44,8 +44,9 @@ def resolve(model: Model, *, needed: bool) -> ModelFiles:
     if not needed:
         return ModelFiles(model.name, None, None, "none")
     if model.path:
-        folder = _local(model.path)
-        return ModelFiles(model.name, str(folder), None, hash_files(folder))
+        folder = model_folder(model.path)
+        path = model.path if model.path.startswith(BUILTIN) else str(folder)
+        return ModelFiles(model.name, path, None, hash_files(folder))
     if not model.repo:
         raise UserError(
             "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
@@ -66,7 +67,11 @@ def hash_files(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _local(path: str) -> Path:
+def model_folder(path: str) -> Path:
+    """Where a model's files are on this machine; `builtin:NAME` is in the package.
+
+    Raises UserError where there is no such folder, or it holds no model.
+    """
     if path.startswith(BUILTIN):
         name = path.removeprefix(BUILTIN)
         folder = Path(__file__).parent / name / "model"

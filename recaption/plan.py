@@ -7,7 +7,7 @@ import heapq
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from recaption.run.names import PIPE, output_names
 from recaption.run.record import InputShard
 from recaption.shard.source import local_path
 
-BRACE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+RANGE = re.compile(r"(\d+)\.\.(\d+)")
 MAX_SHARDS = 10_000_000
 
 
@@ -102,27 +102,58 @@ def data_name(first: str) -> str:
 
 
 def braces(pattern: str) -> list[str]:
-    """Expand `{00..07}` (zero-padded as written) and `{a,b}`, nested ones too."""
-    match = BRACE.search(pattern)
-    if not match:
-        return [pattern]
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    if match[3] is not None:
-        options: Iterable[str] = match[3].split(",")
-    else:
+    """Expand `{00..07}` (zero-padded as written) and `{a,b}`, nested ones too, in bash's order."""
+    start = pattern.find("{")
+    while start >= 0:
+        end = _closing(pattern, start)
+        options = _options(pattern[start + 1 : end]) if end else []
+        if options:
+            tails = braces(pattern[end + 1 :])
+            return [pattern[:start] + option + tail for option in options for tail in tails]
+        start = pattern.find("{", start + 1)
+    return [pattern]
+
+
+def _closing(pattern: str, start: int) -> int:
+    """Where the brace opened at `start` is closed; 0 if nowhere."""
+    depth = 0
+    for i in range(start, len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[i], 0)
+        if not depth:
+            return i
+    return 0
+
+
+def _options(body: str) -> list[str]:
+    """What a brace with this body stands for; nothing for one that is literal."""
+    match = RANGE.fullmatch(body)
+    if match:
         low, high = int(match[1]), int(match[2])
         if high < low or high - low > MAX_SHARDS:
-            raise bad_value("data.shards", pattern, f"the range {match[0]} is empty or too large")
+            raise bad_value("data.shards", f"{{{body}}}", "this range is empty or too large")
         width = len(match[1]) if match[1].startswith("0") or len(match[1]) == len(match[2]) else 0
-        options = (f"{i:0{width}d}" for i in range(low, high + 1))
-    return [tail for option in options for tail in braces(before + option + after)]
+        return [f"{i:0{width}d}" for i in range(low, high + 1)]
+    pieces = _split(body)
+    return [option for piece in pieces for option in braces(piece)] if len(pieces) > 1 else []
+
+
+def _split(text: str) -> list[str]:
+    """Pieces between the commas outside of braces."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "," and not depth:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return pieces
 
 
 def _split_list(shards: str) -> list[str]:
     """`[a,b]` as a list; commas inside braces do not split."""
     if not (shards.startswith("[") and shards.endswith("]") and not glob.glob(shards)):
         return [shards]
-    return [p.strip().strip("'\"") for p in re.split(r",(?![^{]*\})", shards[1:-1]) if p.strip()]
+    return [p.strip().strip("'\"") for p in _split(shards[1:-1]) if p.strip()]
 
 
 def _expand_one(pattern: str) -> list[str]:

@@ -9,54 +9,89 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from recaption.crash import crash_point
 from recaption.errors import DiskFull, TaskError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+MODE = 0o640
+SWEPT = 4  # times that a temporary file may vanish in a row
 RENAME_NOREPLACE = 1
 AT_FDCWD = -100
+T = TypeVar("T")
 
 
 def publish(temporary: Path, final: Path) -> bool:
     """Make `temporary` appear as `final` unless that exists; True if this call did it.
 
     The file's bytes and the directory entry are on disk when this returns. `temporary` is gone
-    afterwards, whoever won.
+    afterwards, whoever won and whatever failed.
     """
-    with disk_errors():
+    crash_point("written")
+    with disk_errors(), gone_after(temporary):
         _sync(temporary)
+        crash_point("synced")
         won = _link(temporary, final)
+        crash_point("linked")
         _sync(final.parent)
-        temporary.unlink(missing_ok=True)
+    crash_point("published")
     return won
 
 
 def create(path: Path, content: bytes, temporary: Path) -> bool:
     """Create `path` with exactly `content` unless it exists; True if this call did it."""
-    with disk_errors():
-        try:
-            temporary.write_bytes(content)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    return publish(temporary, path)
+
+    def attempt() -> bool:
+        _write(temporary, content)
+        return publish(temporary, path)
+
+    with disk_errors(), gone_after(temporary):
+        return _persistently(attempt)
 
 
 def replace(path: Path, content: bytes, temporary: Path) -> None:
     """Write a file that may change (a hint, a report): readers see the old or the new one."""
+
+    def attempt() -> None:
+        _write(temporary, content)
+        crash_point("replacing")
+        os.replace(temporary, path)
+
+    with disk_errors(), gone_after(temporary):
+        _persistently(attempt)
+
+
+def share(pairs: Iterable[tuple[Path, Path, Path]]) -> None:
+    """Give finished files a second name: each is (file, further name, temporary).
+
+    A hard link, or a copy where the file systems differ or refuse links. A name that exists stays.
+    The folders are on disk when this returns.
+    """
+    folders = set()
     with disk_errors():
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        for path, further, temporary in pairs:
+            folders.add(further.parent)
+            try:
+                os.link(path, further)
+            except FileExistsError:
+                continue
+            except OSError as e:
+                if e.errno not in {*NO_LINK, errno.EXDEV}:
+                    raise
+                with gone_on_error(temporary):
+                    shutil.copyfile(path, temporary)
+                publish(temporary, further)
+        for folder in folders:
+            _sync(folder)
 
 
 def to_json(value: Any) -> bytes:
@@ -73,6 +108,41 @@ def disk_errors() -> Iterator[None]:
         if e.errno in NO_SPACE:
             raise DiskFull(f"no space left for {e.filename or 'the run'}: {e.strerror}") from e
         raise
+
+
+@contextlib.contextmanager
+def gone_after(temporary: Path) -> Iterator[None]:
+    """Remove a temporary file at the end of the block, however that ends."""
+    try:
+        yield
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def gone_on_error(temporary: Path) -> Iterator[None]:
+    """Remove a temporary file if the block fails."""
+    try:
+        yield
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _persistently(attempt: Callable[[], T]) -> T:
+    """Again where whoever cleaned up after a published shard or run took the temporary file."""
+    for _ in range(SWEPT):
+        try:
+            return attempt()
+        except FileNotFoundError:
+            continue
+    return attempt()
+
+
+def _write(path: Path, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE)
+    with open(fd, "wb") as file:
+        file.write(content)
 
 
 def _sync(path: Path) -> None:
@@ -106,6 +176,7 @@ def _same_file(temporary: Path, final: Path) -> bool:
 
 def _rename_exclusively(temporary: Path, final: Path) -> bool:
     """Where the file system refuses hard links: renameat2(2) that never replaces."""
+    _say_once(f"{final.parent}: no hard links here, so files are published by exclusive renames")
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(temporary), os.fsencode(final)
     if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_NOREPLACE) == 0:
@@ -117,3 +188,8 @@ def _rename_exclusively(temporary: Path, final: Path) -> bool:
         f"{final.parent}: this file system refuses both hard links and exclusive renames "
         f"({os.strerror(code)}); put output.dir on another one"
     )
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(f"recaption: {text}", file=sys.stderr, flush=True)

@@ -3,20 +3,95 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SECONDS = 30  # that Slurm's commands get to answer
+SHORTEST, LONGEST = 1.0, 30.0  # seconds between two questions
 
 
-def queued(arrays: list[str]) -> bool:
-    """Whether any of these jobs is still known to the queue; True while nobody can tell."""
+@dataclass(frozen=True)
+class Job:
+    """One array element or job, as squeue shows it."""
+
+    state: str  # PENDING, RUNNING, …
+    reason: str  # why it is pending: Priority, JobHeldAdmin, …
+    node: str
+
+    @property
+    def held(self) -> bool:
+        """JobHeldAdmin, JobHeldUser, or held by Slurm after failed launches."""
+        return self.state == "PENDING" and "held" in self.reason.lower()
+
+
+class Queue:
+    """Asks whether any of these jobs is still in the queue, more and more rarely.
+
+    While the controller does not answer they are taken to be there.
+    """
+
+    def __init__(self, arrays: Sequence[str]) -> None:
+        self.arrays = arrays
+        self.started = self.next_look = time.monotonic()
+        self.known = True
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if self.known and now >= self.next_look:
+            found = jobs(self.arrays)
+            self.known = found is None or bool(found)
+            age = time.monotonic() - self.started
+            self.next_look = time.monotonic() + min(LONGEST, max(SHORTEST, age / 20))
+        return self.known
+
+
+def settings() -> dict[str, str]:
+    """The cluster's configuration as `scontrol show config` prints it; empty where it does not."""
+    shown = _output(["scontrol", "show", "config"])
+    if shown is None or shown[0]:
+        return {}
+    pairs = (line.partition("=") for line in shown[1].splitlines())
+    return {name.strip(): value.strip() for name, equals, value in pairs if equals}
+
+
+def jobs(arrays: Sequence[str]) -> dict[str, Job] | None:
+    """Jobs in the queue by id (`A_I` for elements of arrays); None while nobody can tell."""
+    if not arrays:
+        return {}
+    command = ["squeue", "--noheader", "--array", "--format=%i|%T|%N|%r"]
+    shown = _output([*command, "--jobs", ",".join(arrays)])
+    if shown is None:
+        return None
+    code, out, err = shown
+    if code:
+        return {} if "Invalid job id" in err else None
+    found = {}
+    for line in out.splitlines():
+        fields = line.strip().split("|", 3)
+        if len(fields) == 4:
+            found[fields[0]] = Job(fields[1], fields[3], fields[2])
+    return found
+
+
+def ended(ids: Sequence[str]) -> dict[str, str]:
+    """How jobs that left the queue ended, such as OUT_OF_MEMORY, as far as accounting knows."""
+    if not ids:
+        return {}
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
+    shown = _output([*command, "--jobs", ",".join(ids)])
+    if shown is None or shown[0]:
+        return {}
+    pairs = (line.split("|") for line in shown[1].splitlines())
+    return {pair[0]: pair[1].split(" ")[0] for pair in pairs if len(pair) == 2}
+
+
+def _output(command: list[str]) -> tuple[int, str, str] | None:
+    """Exit code, stdout and stderr; None where the program is missing or does not answer."""
     try:
         shown = subprocess.run(
-            ["squeue", "--noheader", "--format=%i", "--jobs", ",".join(arrays)],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+            command, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return True
-    if shown.returncode:
-        return "Invalid job id" not in shown.stderr
-    return bool(shown.stdout.strip())
+        return None
+    return shown.returncode, shown.stdout, shown.stderr

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
+from recaption import card
 from recaption.config.schema import Config
 from recaption.errors import UserError
 from recaption.plan import slices
@@ -23,6 +24,7 @@ from recaption.run.record import (
     plain_config,
     write_submission,
 )
+from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
 SHOWN_FAILURES = 5
@@ -48,8 +50,10 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
     missing = [p for p in selected if run.shards[p].name not in marked]
     print(f"run directory: {paths.root}")
     if not missing:
+        card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it
         print(f"nothing to do: all {len(selected)} selected shards are published")
         return Outcome(paths.root, "-", 0, "nothing to do")
+    _warn_of_other_versions(run)
     submission = Submission(
         number=0,
         config=plain_config(config),
@@ -66,6 +70,15 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
     if config.slurm.kind == "cluster":
         return _on_cluster(paths, run, submission, config, tag)
     return _here(paths, run, submission, config)
+
+
+def _warn_of_other_versions(run: Run) -> None:
+    """Package versions are not in the fingerprint, but a change may change captions."""
+    now = versions()
+    names = sorted(n for n in {*now, *run.versions} if now.get(n) != run.versions.get(n))
+    if names:
+        changes = [f"{n} {run.versions.get(n, '-')} → {now.get(n, '-')}" for n in names]
+        print(f"warning: other versions than when the run began: {', '.join(changes)}")
 
 
 def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int]) -> Outcome:
@@ -92,18 +105,31 @@ def _tasks(config: Config, shards: int) -> int:
 def _on_cluster(
     paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str
 ) -> Outcome:
-    from recaption.slurm import queued
-    from recaption.submit import log_pattern, submit
+    from recaption.slurm import Queue
+    from recaption.submit import log_pattern, submit, warnings
 
-    jobs = submit(paths, submission, config)
-    add_jobs(paths, replace(submission, jobs=jobs), tag)
-    arrays = sorted({job.split("_")[0] for job in jobs})
+    submitted = submit(paths, submission, config)
+    add_jobs(paths, replace(submission, jobs=submitted.jobs), tag)
+    arrays = list(dict.fromkeys(job.split("_")[0] for job in submitted.jobs))
     print(f"job ids: {' '.join(arrays)}")
     print(f"logs: {log_pattern(paths, arrays)}")
     _next_commands(paths)
-    code = 0
+    for warning in warnings(config.slurm):
+        print(f"warning: {warning}", file=sys.stderr)
+    if submitted.refused:
+        count, wanted = len(submitted.jobs), len(submission.slices)
+        rest = "they take over the others' shards" if config.slurm.steal else "retry later"
+        print(
+            f"slurm: sbatch took {count} of {wanted} tasks ({rest}): {submitted.refused}",
+            file=sys.stderr,
+        )
+    sys.stdout.flush()
+    code = 1 if submitted.refused else 0
     if config.wait:
-        code = _wait(paths, run, submission, lambda: queued(arrays))
+        names = {run.shards[p].name for p in submission.selected}
+        queue = Queue(arrays)
+        code = _wait(paths, run, submission, lambda: queue() and not names <= paths.marked())
+        card.complete(paths, run, tag)
     return Outcome(paths.root, ",".join(arrays), code, "submitted")
 
 
@@ -147,6 +173,10 @@ def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Callable[[],
         print(f"  {name}: {reason}", file=sys.stderr)
     if len(unpublished) > SHOWN_FAILURES:
         print(f"  … and {len(unpublished) - SHOWN_FAILURES} more", file=sys.stderr)
+    if unpublished:
+        ends = {t.stop.get("reason") for t in state.tasks if t.submission == submission.number}
+        for reason in sorted(filter(None, ends)):
+            print(f"  a task ended: {reason}", file=sys.stderr)
     return 1 if unpublished else 0
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +11,82 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from recaption.config.schema import Config, Slurm
-from recaption.errors import UserError
+from recaption.errors import UserError, bad_value
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
+from recaption.slurm import settings
 from recaption.task import REQUEUE, run_task
 
 ENDLESS = 1_000_000  # submitit's count of timeouts must not end a long run
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize
+UNHANDLED = 140  # srun's exit code when USR2 came before Python had a handler for it
+SETUP = ['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK']
 TEARDOWN = [
     "code=$?",
-    f'if [ "$code" = {REQUEUE} ]; then',
+    f'if [ "$code" = {REQUEUE} ] || [ "$code" = {UNHANDLED} ]; then',
     '  task="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
     '  scontrol requeue "$task" && sleep 60',
+    '  echo "recaption: this task could not be requeued; recaption.retry goes on with it"',
     "fi",
     'exit "$code"',
 ]
-SETUP = ['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK']
+CONTAINED = ("container", "container-image", "container_image")  # options of the whole batch job
 
 
-def submit(paths: RunPaths, submission: Submission, config: Config) -> list[str]:
-    """Submit one task per slice; returns the job ids, `A_I` for elements of arrays."""
-    executor = make_executor(paths, config)
-    count = len(submission.slices)
-    size = max_array_size()
-    jobs = []
-    try:
-        for first in range(0, count, size):
-            tasks = list(range(first, min(first + size, count)))
+@dataclass(frozen=True)
+class Submitted:
+    """Job ids, `A_I` for elements of arrays; and why Slurm took no more, if it did not."""
+
+    jobs: list[str]
+    refused: str = ""
+
+
+def submit(paths: RunPaths, submission: Submission, config: Config) -> Submitted:
+    """Submit one task per slice, as few arrays as MaxArraySize allows.
+
+    Raises UserError when Slurm refuses the first one.
+    """
+    jobs: list[str] = []
+    waits_for: list[str] = []  # per lane, the array that comes before
+    arrays = arrays_of(len(submission.slices), max_array_size(), config.slurm.parallelism)
+    for tasks, lane, at_once in arrays:
+        executor = make_executor(paths, config)
+        executor.update_parameters(array_parallelism=at_once)
+        if lane < len(waits_for):
+            executor.update_parameters(dependency=f"afterany:{waits_for[lane]}")
+        try:
             jobs += _submit_array(executor, paths, submission.number, tasks)
-    except (FailedJobError, FailedSubmissionError) as e:
-        reason = [line for line in str(e).splitlines() if "error:" in line] or [str(e)]
-        raise UserError(f"slurm: sbatch refused the job: {reason[0].strip()}") from None
-    return jobs
+        except (FailedJobError, FailedSubmissionError) as e:
+            lines = [line for line in str(e).splitlines() if "error:" in line]
+            reason = (lines or [str(e)])[0].strip()
+            if not jobs:
+                raise UserError(f"slurm: sbatch refused the job: {reason}") from None
+            return Submitted(jobs, reason)
+        waits_for[lane : lane + 1] = [jobs[-1].split("_")[0]]
+    return Submitted(jobs)
+
+
+def arrays_of(count: int, size: int, parallelism: int | None) -> list[tuple[list[int], int, int]]:
+    """Arrays of at most `size` tasks: each with its tasks, its lane, and how many run at once.
+
+    `parallelism` holds for all arrays together, so it is shared out among lanes: the arrays of a
+    lane run one after the other, and there are several in a lane only where tasks at a time are
+    fewer than arrays.
+    """
+    groups = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+    allowed = parallelism or count
+    lanes = min(len(groups), allowed)
+    shares = [allowed // lanes + (lane < allowed % lanes) for lane in range(lanes)]
+    return [(tasks, i % lanes, shares[i % lanes]) for i, tasks in enumerate(groups)]
 
 
 def sbatch_text(paths: RunPaths, config: Config, tasks: int) -> str:
-    """The batch script of an array of `tasks`, without submitting anything."""
+    """The batch script of the first array of `tasks`, without submitting anything."""
     executor = make_executor(paths, config)
-    if tasks > 1:
-        executor.parameters["map_count"] = min(tasks, max_array_size())
+    first, _, at_once = arrays_of(tasks, max_array_size(), config.slurm.parallelism)[0]
+    executor.update_parameters(array_parallelism=at_once)
+    if len(first) > 1:
+        executor.parameters["map_count"] = len(first)
     text: str = executor._make_submission_file_text(executor._submitit_command_str, "dry-run")
     return text
 
@@ -69,10 +105,15 @@ def make_executor(paths: RunPaths, config: Config) -> submitit.SlurmExecutor:
 
 
 def parameters(slurm: Slurm, name: str) -> dict[str, Any]:
-    """submitit's parameters; those left at None are Slurm's or the site's own defaults."""
+    """submitit's parameters; those left at None are Slurm's or the site's own defaults.
+
+    Raises UserError where a task would be told to stop as soon as it starts.
+    """
+    if slurm.time is not None and slurm.time * 60 <= slurm.signal_delay:
+        shorter = f"must be shorter than slurm.time={slurm.time} ({slurm.time * 60} s)"
+        raise bad_value("slurm.signal_delay", slurm.signal_delay, shorter)
     additional = {k: v for k, v in slurm.additional.items() if v is not False and v is not None}
-    if slurm.requeue:
-        additional.setdefault("requeue", True)
+    additional.setdefault("requeue" if slurm.requeue else "no-requeue", True)
     given = {
         "job_name": f"recaption-{name}",
         "nodes": 1,
@@ -86,7 +127,6 @@ def parameters(slurm: Slurm, name: str) -> dict[str, Any]:
         "qos": slurm.qos,
         "constraint": slurm.constraint,
         "exclude": slurm.exclude,
-        "array_parallelism": slurm.parallelism,
         "srun_args": slurm.srun_args or None,
     }
     return {k: v for k, v in given.items() if v is not None or k == "time"} | {
@@ -101,20 +141,33 @@ def parameters(slurm: Slurm, name: str) -> dict[str, Any]:
 
 def max_array_size() -> int:
     """How many tasks one array may have: Slurm's MaxArraySize caps the index."""
-    try:
-        shown = subprocess.run(
-            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return DEFAULT_MAX_ARRAY
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown.stdout, re.MULTILINE)
-    return int(match[1]) if match else DEFAULT_MAX_ARRAY
+    value = settings().get("MaxArraySize", "")
+    return int(value) if value.isdigit() else DEFAULT_MAX_ARRAY
 
 
-def log_pattern(paths: RunPaths, jobs: list[str]) -> Path:
+def warnings(slurm: Slurm) -> list[str]:
+    """Why tasks that are stopped might not come back, as far as it shows before they start."""
+    if not slurm.requeue:
+        return ["slurm.requeue=false: a task that is stopped does not come back; retry goes on"]
+    contained = [key for key in CONTAINED if slurm.additional.get(key)]
+    if contained:
+        return [
+            f"slurm.additional.{contained[0]} puts the whole batch job into a container: unless "
+            "scontrol is in it, a task that is stopped cannot be requeued. Give srun the container "
+            "(slurm.srun_args, see slurm/examples)"
+        ]
+    if shutil.which("scontrol") is None:
+        return [
+            "no scontrol here: unless the nodes have it, a task that is stopped cannot be requeued, "
+            "and status will say `needs retry`"
+        ]
+    return []
+
+
+def log_pattern(paths: RunPaths, arrays: list[str]) -> Path:
     """Where the tasks' output goes."""
-    name = f"{jobs[0].split('_')[0]}*_log.out" if jobs else "*_log.out"
-    return paths.logs / name
+    names = arrays[0] if len(arrays) == 1 else f"{{{','.join(arrays)}}}"
+    return paths.output_log(f"{names}_*")
 
 
 def _submit_array(

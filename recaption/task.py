@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import socket
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from recaption import card
+from recaption.attempts import fruitless, read_attempts
 from recaption.claims import Claims
 from recaption.devices import cpus, engine_devices, worker_count
 from recaption.engine.base import Spec
 from recaption.engine.orphan import die_with_parent
-from recaption.errors import RecaptionError, TaskError
+from recaption.errors import DiskFull, RecaptionError, TaskError
+from recaption.model_files import model_folder
 from recaption.pipeline.librarian import GIB, Context
-from recaption.pipeline.loop import Pipeline
+from recaption.pipeline.loop import DRAIN, NOW, Pipeline
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission, typed_config
 from recaption.run.tasklog import TaskLog
@@ -40,27 +43,33 @@ def run_task(root: str, number: int, task: int) -> None:
         import signal
 
         die_with_parent(int(parent), signal.SIGTERM)
+    stopping = Stopping()
+    faulthandler.enable()
+    os.umask(0o027)
     paths = RunPaths(Path(root))
     run, submission = read_run(paths), read_submission(paths, number)
     config = typed_config(submission.config)
-    stopping = Stopping(config.slurm.signal_delay)
-    faulthandler.enable()
-    os.umask(0o027)
+    stopping.allow(config.slurm.signal_delay)
     attempt = attempt_id(number, task)
     log = TaskLog(paths.task_log(number, task, attempt))
     claims = Claims(paths, run, submission, task, attempt, log)
     why, reason = "error", ""
     try:
+        _check_progress(paths, number, task, config.slurm.attempts, attempt)
         why = _work(paths, run, submission, task, attempt, log, claims, stopping)
-    except RecaptionError as e:
-        reason = str(e)
+        if stopping.wants_requeue() and why in (DRAIN, NOW):
+            _check_progress(paths, number, task, config.slurm.attempts)
+    except BaseException as e:
+        why, reason = "error", str(e) if isinstance(e, RecaptionError) else repr(e)
         raise
     finally:
-        claims.release()
-        log.write("stop", why=why, reason=reason)
-    if stopping.wants_requeue() and why != "done":
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(DiskFull):  # said already, or about to be
+            claims.release()
+            log.write("stop", why=why, reason=reason)
+    if stopping.wants_requeue() and why in (DRAIN, NOW):
+        with contextlib.suppress(OSError):  # a lost node's task has nowhere to print to
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(REQUEUE)
     if why == "done":
         card.complete(paths, run, attempt)
@@ -84,17 +93,19 @@ def _work(
     claims: Claims,
     stopping: Stopping,
 ) -> str:
-    """Run the pipeline; returns why it ended: `done`, `drain` or `now`."""
+    """Run the pipeline; returns why it ended: `done`, `drain`, `now`, or `superseded`."""
     config = typed_config(submission.config)
     devices = engine_devices(config)
     workers = worker_count(config, len(devices))
     log.write("start", **_whereabouts(), engines=len(devices), workers=workers, cpus=cpus())
     if not claims.anything_left():
         return "done"
-    spec = Spec(config, tuple(run.prompts), run.model["path"])
+    path = run.model["path"]
+    folder = str(model_folder(path)) if path else None
+    spec = Spec(config, tuple(run.prompts), folder)
     pipeline = Pipeline(
         spec,
-        _context(paths, run, attempt, spec),
+        make_context(paths, run, attempt, spec),
         claims,
         devices=devices,
         workers=workers,
@@ -105,12 +116,24 @@ def _work(
 
     def tick(loop: Pipeline) -> None:
         claims.beat()
-        if log.beat_is_due():
+        if log.beat_is_due(first=loop.settled > 0):
             log.write("beat", **_progress(loop, started))
 
-    pipeline.run(stopping.state, tick)
+    pipeline.run(lambda: NOW if claims.superseded else stopping.state(), tick)
     log.write("beat", **_progress(pipeline, started))
-    return pipeline.state or "done"
+    return "superseded" if claims.superseded else pipeline.state or "done"
+
+
+def _check_progress(
+    paths: RunPaths, number: int, task: int, allowed: int, besides: str = ""
+) -> None:
+    """Raise TaskError when too many attempts in a row, `besides` this one, came to nothing."""
+    attempts = read_attempts(paths.task_logs(number, task), besides)
+    if fruitless(attempts) >= allowed:
+        raise TaskError(
+            f"no shard and no sample finished in {allowed} attempts (slurm.attempts); the tasks' "
+            f"logs in {paths.logs} say why. `python -m recaption.retry {paths.root}` tries again"
+        )
 
 
 def _progress(pipeline: Pipeline, started: float) -> dict[str, Any]:
@@ -118,11 +141,14 @@ def _progress(pipeline: Pipeline, started: float) -> dict[str, Any]:
         "captioned": pipeline.captioned,
         "settled": pipeline.settled,
         "seconds": round(time.monotonic() - started, 3),
+        "tokens": pipeline.tokens,
+        "starved": round(pipeline.starved_seconds / (pipeline.running_seconds or 1.0), 4),
+        "ready": len(pipeline.preparation.ready),
         "restarts": pipeline.engines.restarts,
     }
 
 
-def _context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:
+def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:
     config = spec.config
     settings = Settings(
         model=run.model["name"],
@@ -134,7 +160,15 @@ def _context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:
         scored=config.watermark.kind != "off",
     )
     spool_bytes = int(config.data.spool_gb * GIB / 8)
-    return Context(paths, run.fingerprint, attempt, settings, config.data.max_samples, spool_bytes)
+    return Context(
+        paths,
+        run.fingerprint,
+        attempt,
+        settings,
+        config.data.max_samples,
+        spool_bytes,
+        salvage=config.data.damaged == "salvage",
+    )
 
 
 def _whereabouts() -> dict[str, Any]:

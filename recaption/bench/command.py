@@ -19,6 +19,7 @@ from recaption.config import overrides
 from recaption.config.compose import compose_config, to_config
 from recaption.engine.base import Spec
 from recaption.errors import TaskError, UserError
+from recaption.model_files import model_folder
 from recaption.run.record import Run, plain_config, typed_config
 from recaption.versions import versions
 
@@ -92,7 +93,9 @@ def _measure(
 
     def spec_of(run: Run) -> Spec:
         slim = typed_config(plain_config(config))
-        made.append(Spec(slim, tuple(run.prompts), run.model["path"]))
+        path = run.model["path"]
+        folder = str(model_folder(path)) if path else None
+        made.append(Spec(slim, tuple(run.prompts), folder))
         return made[0]
 
     if "ours" in options.parts:

@@ -58,6 +58,9 @@ class AllShards:
     def next(self) -> tuple[int, InputShard] | None:
         return next(self.waiting, None)
 
+    def begin(self, position: int) -> bool:
+        return True
+
     def exhausted(self) -> bool:
         return self.left == 0
 

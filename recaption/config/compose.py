@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -82,6 +82,8 @@ def _user_errors() -> Iterator[None]:
         if group and e.options is not None:
             raise bad_choice(group, value, e.options) from None
         raise UserError(str(e)) from None
+    except OverrideParseException as e:
+        raise UserError(f"{e.override}: cannot be read: {str(e).splitlines()[0]}") from None
     except OmegaConfBaseException as e:
         key = f"{e.full_key}: " if e.full_key else ""
         raise UserError(key + str(e).splitlines()[0]) from None

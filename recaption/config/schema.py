@@ -122,6 +122,7 @@ class Engine:
     stall_seconds: float = key(300.0, "silence of a busy engine that counts as death", low=0.1)
     restarts: int = key(3, "of an engine in a row without a caption in between", low=0, high=1000)
     rate: float = key(0.0, "fake: images/s, 0 for no limit", low=0.0)
+    record: str | None = key(None, "fake: a file that gets a line for every caption made")
     salt: str = key("", "fake: random makes each caption differ", choices=("", "random"))
     poison: dict[str, str] = key({}, "fake: caption → crash, hang or error")
 
@@ -144,6 +145,7 @@ class Slurm:
     parallelism: int | None = key(None, "tasks at a time", low=1)
     steal: bool = key(True, "a task that is done takes over shards that nobody holds")
     requeue: bool = key(True, "tasks come back after preemption and time limits")
+    attempts: int = key(5, "of a task in a row that finish no shard and no sample", low=1)
     signal_delay: int = key(90, "seconds between USR2 and the end of the time", low=1)
     setup: list[str] = key([], "shell lines before the task")
     python: str | None = key(None, "command that starts Python on a node")

@@ -37,6 +37,9 @@ class FakeEngine:
         self.settings = spec.config.engine
         self.device = device
         self.free_at = 0.0
+        self.record: int | None = None
+        if self.settings.record:
+            self.record = os.open(self.settings.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def start(self) -> dict[str, Any]:
         return {"gpu": "none"}
@@ -50,6 +53,8 @@ class FakeEngine:
         captions = [self._caption(payload, text, salt) for text in payload["texts"]]
         for caption in captions:
             await self._poison(caption.text)
+            if self.record is not None:
+                os.write(self.record, f"{caption.text}\n".encode())
         return captions
 
     def as_another(self, payload: Any, picture: str) -> Any:

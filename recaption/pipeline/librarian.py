@@ -7,12 +7,15 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 from recaption import journal, publish
+from recaption.crash import crash_point
 from recaption.engine.orphan import die_with_parent
 from recaption.errors import DiskFull, InputChanged, ShardError
 from recaption.prepare.worker import READY
@@ -21,6 +24,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
 from recaption.shard import source
 from recaption.shard.index import Index, index_shard
+from recaption.shard.text import clean
 from recaption.shard.write import Reader, Settings, source_text, write_tar
 
 GIB = 1 << 30
@@ -36,6 +40,7 @@ class Context:
     settings: Settings
     max_samples: int | None
     spool_bytes: int
+    salvage: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Finish:
 class Finished:
     counts: dict[str, int]
     won: bool  # this attempt made the marker
+    reasons: dict[str, list[Any]] = field(default_factory=dict)  # see rows.frequent_reasons
 
 
 def main(connection: Connection, context: Context) -> None:
@@ -94,12 +100,14 @@ def main(connection: Connection, context: Context) -> None:
 
 def open_shard(context: Context, job: Open) -> Opened:
     """Index a shard strictly; raises ShardError or InputChanged."""
+    local = source.local_path(job.shard.url)
+    size = local.stat().st_size if local else None
+    if None not in (size, job.shard.size) and size != job.shard.size:
+        raise InputChanged(f"input changed: {size} bytes, frozen with {job.shard.size}")
     if job.spooled:
         source.fetch(job.shard.url, job.path, context.spool_bytes)
     with open(job.path, "rb") as file:
-        index = index_shard(file)
-    if not job.spooled and job.shard.size not in (None, index.size):
-        raise InputChanged(f"input changed: {index.size} bytes, frozen with {job.shard.size}")
+        index = index_shard(file, salvage=context.salvage)
     journals = context.paths.journals_of(job.shard.name)
     history = journal.read_history(journals, context.fingerprint, index.digest)
     return Opened(limited(index, context), set(history.final), history.strikes, history.damaged)
@@ -107,8 +115,7 @@ def open_shard(context: Context, job: Open) -> Opened:
 
 def limited(index: Index, context: Context) -> Index:
     """The first data.max_samples samples."""
-    samples = index.samples[: context.max_samples]
-    return Index(samples, index.size, index.digest, index.skipped)
+    return replace(index, samples=index.samples[: context.max_samples])
 
 
 def finish(context: Context, job: Finish) -> Finished:
@@ -116,9 +123,10 @@ def finish(context: Context, job: Finish) -> Finished:
     paths, name = context.paths, job.shard.name
     marker = paths.marker(name)
     if marker.exists():
-        return _leave(context, name, won=False)
+        _leave(context, name)
+        return Finished({}, won=False)
     with open(job.path, "rb") as file:
-        index = index_shard(file)
+        index = index_shard(file, salvage=context.salvage)
         if index.digest != job.digest:
             raise InputChanged("input changed while its captions were made")
         index = limited(index, context)
@@ -126,10 +134,10 @@ def finish(context: Context, job: Finish) -> Finished:
         if not sidecar.exists():
             made = _rows(context, job, index, file)
             temporary = paths.temporary(sidecar, context.attempt)
-            with publish.disk_errors(), removed_on_error(temporary):
+            with publish.disk_errors(), publish.gone_on_error(temporary):
                 rows.write_rows(temporary, made, context.settings.prompts)
             publish.publish(temporary, sidecar)
-        decided = rows.read_rows(sidecar)
+        decided = _decided(sidecar)
         tar_hash, tar_size = _publish_tar(context, job, index, decided, file)
     record = {
         "shard": name,
@@ -138,6 +146,7 @@ def finish(context: Context, job: Finish) -> Finished:
         "samples": len(decided),
         "counts": rows.count_states(decided),
         "skipped_members": index.skipped,
+        **({"damaged": index.damaged} if index.damaged else {}),
         "tar": {"sha256": tar_hash, "size": tar_size},
         "sidecar": {"sha256": sha256_of(sidecar), "size": sidecar.stat().st_size},
         "attempt": context.attempt,
@@ -145,19 +154,31 @@ def finish(context: Context, job: Finish) -> Finished:
         **job.facts,
     }
     temporary = paths.temporary(marker, context.attempt)
+    crash_point("before-marker")
     won = publish.create(marker, publish.to_json(record), temporary)
-    return _leave(context, name, won=won, counts=record["counts"])
+    crash_point("marked")
+    _leave(context, name)
+    crash_point("left")
+    return Finished(record["counts"], won, rows.frequent_reasons(decided))
+
+
+def _decided(sidecar: Path) -> list[dict[str, Any]]:
+    try:
+        return rows.read_rows(sidecar)
+    except pa.ArrowException as e:
+        raise ShardError(f"{sidecar}: not a whole sidecar: {e}") from None
 
 
 def _rows(context: Context, job: Finish, index: Index, file: BinaryIO) -> list[dict[str, Any]]:
     journals = context.paths.journals_of(job.shard.name)
-    final = journal.read_history(journals, context.fingerprint, index.digest).final
+    history = journal.read_history(journals, context.fingerprint, index.digest)
     reader = Reader(file)
     made = []
     for i, sample in enumerate(index.samples):
-        event = final.get(i)
+        event = history.final.get(i)
         if event is None:
-            raise ShardError(f"sample {sample.key} has no state in the journals")
+            why = history.unread.get(i, "it has no state in the journals")
+            raise ShardError(f"sample {sample.key}: {why}")
         original, _ = source_text(reader, sample, context.settings.caption_key)
         made.append(_row(event, original, context.settings.prompts))
     return made
@@ -169,7 +190,7 @@ def _row(event: journal.Event, original: str, prompts: Sequence[str]) -> dict[st
         "key": event["key"],
         "index": event["i"],
         "status": event["status"],
-        "reason": event.get("reason", ""),
+        "reason": clean(event.get("reason", "")),
         "caption_original": original,
         "watermark_score": facts.get("watermark_score"),
         "width": facts.get("width"),
@@ -194,7 +215,11 @@ def _publish_tar(
 ) -> tuple[str, int]:
     final = context.paths.tar(job.shard.name)
     temporary = context.paths.temporary(final, context.attempt)
-    with publish.disk_errors(), removed_on_error(temporary), temporary.open("wb", 1 << 20) as out:
+    with (
+        publish.disk_errors(),
+        publish.gone_on_error(temporary),
+        temporary.open("wb", 1 << 20) as out,
+    ):
         digest = write_tar(out, file, index, decided, context.settings)
         size = out.tell()
     if not publish.publish(temporary, final) and sha256_of(final) != digest:
@@ -202,9 +227,7 @@ def _publish_tar(
     return digest, size
 
 
-def _leave(
-    context: Context, name: str, *, won: bool, counts: dict[str, int] | None = None
-) -> Finished:
+def _leave(context: Context, name: str) -> None:
     """After the marker: remove every attempt's journals and temporary files of this shard."""
     for path in [
         *context.paths.journals_of(name),
@@ -212,21 +235,6 @@ def _leave(
         context.paths.failure(name),
     ]:
         path.unlink(missing_ok=True)
-    return Finished(counts or {}, won)
-
-
-class removed_on_error:
-    """Remove a file if the block fails."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self.path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

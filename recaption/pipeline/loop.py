@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
@@ -40,16 +41,24 @@ class Pipeline:
     ) -> None:
         children.set_up(spec)
         self.flush_seconds = spec.config.slurm.flush_seconds
-        self.preparation = Preparation(spec, workers)
-        self.engines = Engines(spec, devices, self.preparation.arena.path, log)
-        self.shelf = Shelf(spec.config, context, source, lambda: facts | self.engines.facts())
+        self.state = ""
+        with ExitStack() as endings:
+            self.preparation = Preparation(spec, workers)
+            endings.callback(self.preparation.close)
+            self.engines = Engines(spec, devices, self.preparation.arena.path, log)
+            endings.callback(lambda: self.engines.stop(politely=not self.state))
+            self.shelf = Shelf(spec.config, context, source, lambda: facts | self.engines.facts())
+            endings.callback(self.shelf.close)
+            self.endings = endings.pop_all()
         self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
         self.numbers = itertools.count()
         self.suspected = 0  # samples with strikes and no final state
         self.captioned = 0
         self.settled = 0
-        self.flushed = time.monotonic()
-        self.state = ""
+        self.tokens = 0
+        self.running_seconds = 0.0  # times engines, while they were ready
+        self.starved_seconds = 0.0  # of these, with less than a full batch in flight
+        self.flushed = self.observed = time.monotonic()
 
     def run(self, stopping: Callable[[], str], tick: Callable[[Pipeline], None]) -> None:
         """Work until the source is exhausted or `stopping` says DRAIN or NOW.
@@ -68,7 +77,7 @@ class Pipeline:
                 tick(self)
             self.state = state
         finally:
-            self._close()
+            self.close()
 
     def _finished(self, state: str) -> bool:
         if state == DRAIN:
@@ -131,6 +140,7 @@ class Pipeline:
             return
         work.status = CAPTIONED
         self.captioned += 1
+        self.tokens += sum(c.tokens for c in work.captions.values())
         self._settle(work)
 
     def _refused(self, work: Work, reason: str) -> None:
@@ -180,6 +190,11 @@ class Pipeline:
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
+        ready = [h for h in self.engines.handles if h.ready]
+        full = self.engines.settings.max_num_seqs
+        self.running_seconds += (now - self.observed) * len(ready)
+        self.starved_seconds += (now - self.observed) * sum(len(h.flying) < full for h in ready)
+        self.observed = now
         for death in self.engines.stalled():
             self._death(death)
         self._settle_all(self.preparation.expire())
@@ -187,7 +202,10 @@ class Pipeline:
             self.flushed = now
             self.shelf.flush()
 
-    def _close(self) -> None:
-        self.shelf.close()
-        self.engines.stop(politely=self.state != NOW)
-        self.preparation.close()
+    def close(self) -> None:
+        """Flush the journals and end every child, whatever fails on the way.
+
+        A child left over would ignore the TERM that multiprocessing sends at exit, and the task
+        would wait for it for ever.
+        """
+        self.endings.close()

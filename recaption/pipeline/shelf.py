@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from operator import length_hint
@@ -17,7 +17,7 @@ from recaption.journal import Event, Journal
 from recaption.pipeline import children, librarian
 from recaption.pipeline.work import OpenShard
 from recaption.run.record import InputShard
-from recaption.shard.source import needs_spool, spool_folder
+from recaption.shard.source import needs_spool, spool_file
 
 MAX_OPEN = 8
 
@@ -27,6 +27,9 @@ class Source(Protocol):
 
     def next(self) -> tuple[int, InputShard] | None:
         """A shard to work on and its position in the run; None while there is none."""
+
+    def begin(self, position: int) -> bool:
+        """Work on an opened shard starts now; False if another task has taken it over."""
 
     def exhausted(self) -> bool:
         """Whether next() has nothing more, for good."""
@@ -90,7 +93,12 @@ class Shelf:
 
     def next_fresh(self) -> tuple[OpenShard, int] | None:
         """The next sample nobody has taken up, oldest shard first."""
-        for shard in self.open:
+        for shard in list(self.open):
+            if not shard.begun and not shard.finishing:
+                shard.begun = self.source.begin(shard.position)
+                if not shard.begun:
+                    self._drop(shard)
+                    continue
             index = next(shard.fresh, None)
             if index is not None:
                 return shard, index
@@ -121,15 +129,15 @@ class Shelf:
 
     def close(self) -> None:
         """Flush every journal, then end the librarian."""
-        for shard in self.open:
-            shard.close()
-        self.pool.close()
+        with ExitStack() as endings:
+            endings.callback(self.pool.close)
+            for shard in self.open:
+                endings.callback(shard.close)
 
     def _begin(self, position: int, shard: InputShard) -> None:
         spool, path = None, shard.url.removeprefix("file://")
         if needs_spool(shard.url):
-            folder = spool_folder(self.config.data.spool)
-            spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with its shard
+            spool = spool_file(self.config.data.spool)
             path = f"/proc/{os.getpid()}/fd/{spool.fileno()}"
         self.opening += 1
         job = librarian.Open(shard, path, spool is not None)
@@ -185,6 +193,12 @@ class Shelf:
             self.source.published(shard.position, result)
         else:
             self._failed(shard.position, shard.shard, result)
+
+    def _drop(self, shard: OpenShard) -> None:
+        """Put back a shard of which nobody has taken up a sample."""
+        self.open.remove(shard)
+        shard.close()
+        shard.journal.path.unlink(missing_ok=True)
 
     def _failed(self, position: int, shard: InputShard, error: Any) -> None:
         if self.context.paths.marker(shard.name).exists():  # another attempt was faster

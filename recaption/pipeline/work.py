@@ -27,6 +27,7 @@ class OpenShard:
     remaining: int
     strikes: dict[int, int] = field(default_factory=dict)
     spool: IO[bytes] | None = None
+    begun: bool = False  # a sample was taken up
     finishing: bool = False
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
 JPEG, PNG and WebP by their content, whatever the extension. The header's size is checked before
 any decoding. Animated: the first frame. 16-bit: scaled to 8. Transparent: composited on
 `image.background`. CMYK, palette, grayscale and the rest: converted to RGB by Pillow. EXIF
-orientation is applied. Damaged or cut data is an error, never a picture with a grey part.
+orientation is applied, unless its EXIF cannot be read. Cut data and damage that a decoder notices
+are errors, never a picture with a grey part.
 """
 
 from __future__ import annotations
@@ -74,11 +75,20 @@ def _decode(content: bytes, rules: Rules, max_pixels: int, min_side: int) -> Pic
         if rules.draft and image.format == "JPEG" and scale <= 0.5:
             image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
         image.load()
-        turned = ImageOps.exif_transpose(image)
+        turned = _turned(image)
     if (turned.width > turned.height) != (width > height):
         width, height = height, width
     rgb = to_rgb(turned, tuple(rules.background))
     return Picture(_cap(rgb, max_pixels), width, height)
+
+
+def _turned(image: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - as above; metadata that cannot be read says nothing
+        return image
 
 
 def to_rgb(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Image:

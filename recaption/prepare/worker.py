@@ -18,7 +18,7 @@ from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError
 from recaption.prepare.picture import decode
 from recaption.prompt import Values, fill
-from recaption.run.rows import REJECTED
+from recaption.run.rows import REJECTED, UNREAD
 from recaption.shard.index import Sample
 from recaption.shard.write import Reader, source_text
 
@@ -118,14 +118,18 @@ class Preparer:
             length = pack(payload, self.region[d.offset : d.offset + d.size])
         except TooSmall as e:
             return Prepared(d.number, needs=e.args[0], facts=facts)
-        except (SampleError, InputChanged) as e:
+        except SampleError as e:
             return Prepared(d.number, status=REJECTED, reason=str(e), facts=facts)
+        except (InputChanged, OSError) as e:
+            return Prepared(d.number, status=UNREAD, reason=f"cannot be read: {e}", facts=facts)
         except Exception as e:  # noqa: BLE001 - image processors raise anything on odd pictures
             reason = f"cannot be prepared: {type(e).__name__}: {e}"
             return Prepared(d.number, status=REJECTED, reason=reason, odd=True, facts=facts)
         return Prepared(d.number, length=length, facts=facts)
 
     def _payload(self, d: Descriptor, facts: dict[str, Any]) -> Any:
+        if d.sample.defect:
+            raise SampleError(d.sample.defect)
         reader = Reader(self._file(d))
         content = reader.read(d.sample.find(*self.config.data.image_keys))
         if content is None:

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+INHERITED = "inherited"  # in place of SUBMISSION-TASK, for shards taken over from a parent run
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -91,7 +93,9 @@ class RunPaths:
             return [Path(e.path) for e in entries if e.name.startswith(prefix)]
 
     def temporary(self, final: Path, attempt: str) -> Path:
-        return self.temporaries / f"{final.name}@{attempt}"
+        """Where an attempt writes `final`; a marker, a lease and a failure have the same name."""
+        folder = "" if final.parent == self.root else f".{final.parent.name}"
+        return self.temporaries / f"{final.name}@{attempt}{folder}"
 
     def temporaries_of(self, name: str) -> list[Path]:
         """Temporary files of any attempt at publishing one shard."""
@@ -104,6 +108,19 @@ class RunPaths:
 
     def task_log(self, submission: int, task: int, attempt: str) -> Path:
         return self.tasks / f"{submission}-{task}@{attempt}.jsonl"
+
+    def task_logs(self, submission: int, task: int) -> list[Path]:
+        """Every attempt's log of one task, in no particular order."""
+        prefix = f"{submission}-{task}@"
+        with os.scandir(self.tasks) as entries:
+            return [Path(e.path) for e in entries if e.name.startswith(prefix)]
+
+    def inherited_log(self, tag: str) -> Path:
+        return self.tasks / f"{INHERITED}@{tag}.jsonl"
+
+    def output_log(self, job: str) -> Path:
+        """What a task printed; `job` is its Slurm id (with submitit's node 0) or local label."""
+        return self.logs / f"{job}_log.out"
 
     def marked(self) -> set[str]:
         """Names of the published shards, by one directory scan."""

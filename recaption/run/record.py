@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
+from typing import Any, get_type_hints
 
 from recaption import publish
 from recaption.config.schema import Config, Prompt
@@ -119,11 +117,13 @@ def left_out(config: Config) -> list[str]:
 
 
 def typed_config(record: dict[str, Any]) -> Config:
-    """The inverse of plain_config."""
-    merged = OmegaConf.merge(OmegaConf.structured(Config), record)
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, Config)
-    return config
+    """The inverse of plain_config; values are taken as they are, `${` too."""
+    hints = get_type_hints(Config)
+    sections = {
+        name: hints[name](**value) if is_dataclass(hints[name]) else value
+        for name, value in record.items()
+    }
+    return Config(**sections)
 
 
 def open_run(root: Path | str) -> tuple[RunPaths, Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 
 STATES = ("captioned", "filtered", "rejected", "failed")
 CAPTIONED, FILTERED, REJECTED, FAILED = STATES
+UNREAD = "unread"  # no state: the source could not be read, and the shard is tried again
+REASONS = 5  # per shard, in the task's log
+REASON_LENGTH = 120
 
 
 def schema(prompts: Sequence[str]) -> pa.Schema:
@@ -52,6 +56,20 @@ def write_rows(path: Path, rows: list[dict[str, Any]], prompts: Sequence[str]) -
 def read_rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
+
+
+def frequent_reasons(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The most frequent reasons why samples have no caption: reason → count and an example key.
+
+    Numbers in a reason become N, so that reasons of one kind are counted together.
+    """
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        if row["status"] != CAPTIONED:
+            kind = re.sub(r"\d+(\.\d+)?", "N", row["reason"])[:REASON_LENGTH]
+            found.setdefault(f"{row['status']}: {kind}", [0, row["key"]])[0] += 1
+    often = sorted(found.items(), key=lambda item: -item[1][0])
+    return dict(often[:REASONS])
 
 
 def count_states(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

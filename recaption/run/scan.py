@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from recaption.run.paths import RunPaths
+from recaption.run.paths import INHERITED, RunPaths
 from recaption.run.record import Run
 from recaption.run.tasklog import read_log
+
+RATE_SECONDS = 120.0  # what "now" means for a rate
 
 
 @dataclass
@@ -21,9 +23,35 @@ class TaskState:
     task: int
     attempt: str
     start: dict[str, Any] = field(default_factory=dict)
-    beat: dict[str, Any] = field(default_factory=dict)
+    beats: deque[dict[str, Any]] = field(default_factory=deque)  # of the last RATE_SECONDS
     stop: dict[str, Any] = field(default_factory=dict)
+    published: int = 0
     last_sign: float = 0.0
+
+    @property
+    def beat(self) -> dict[str, Any]:
+        """The latest report of what has been done; empty before the first."""
+        return self.beats[-1] if self.beats else {}
+
+    @property
+    def settled(self) -> int:
+        """Samples that this attempt has brought to their end, whatever it was."""
+        count: int = self.beat.get("settled", 0)
+        return count
+
+    def rate(self) -> float:
+        """Samples per second lately; 0.0 while nothing is known."""
+        if not self.beats:
+            return 0.0
+        first = self.beats[0] if len(self.beats) > 1 else {"settled": 0, "seconds": 0.0}
+        seconds = self.beat["seconds"] - first["seconds"]
+        rate: float = (self.settled - first["settled"]) / seconds if seconds > 0 else 0.0
+        return rate
+
+    def add_beat(self, event: dict[str, Any]) -> None:
+        self.beats.append(event)
+        while len(self.beats) > 2 and event["time"] - self.beats[0]["time"] > RATE_SECONDS:
+            self.beats.popleft()
 
 
 @dataclass
@@ -32,8 +60,10 @@ class RunState:
 
     total: int
     done: dict[str, dict[str, int]]  # published shard → samples per state
-    failed: dict[str, dict[str, Any]]  # shard → its failure record
-    tasks: list[TaskState]
+    failed: dict[str, dict[str, Any]]  # shard → why it could not be made: reason, tries
+    tasks: list[TaskState]  # every attempt of every task
+    reasons: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # per published shard
+    inherited: int = 0  # samples of shards that were taken over from a parent run
 
     def samples(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -42,28 +72,42 @@ class RunState:
         return counts
 
 
+@dataclass
+class _Logged:
+    """What all logs say about shards."""
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    reasons: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inherited: set[str] = field(default_factory=set)
+
+
 def scan(paths: RunPaths, run: Run) -> RunState:
     """Read the state of a run."""
     marked = paths.marked()
-    tasks = []
-    logged: dict[str, dict[str, int]] = {}
-    with os.scandir(paths.tasks) as entries:
-        names = sorted(e.name for e in entries if e.name.endswith(".jsonl"))
-    for name in names:
-        tasks.append(_read_task(paths, name, logged))
+    tasks, logged = [], _Logged()
+    for name in sorted(_names(paths.tasks, ".jsonl")):
+        task = _read_task(paths, name, logged)
+        if task:
+            tasks.append(task)
     done = {}
     for shard in run.shards:
         if shard.name in marked:
-            counts = logged.get(shard.name)
-            done[shard.name] = marker(paths, shard.name)["counts"] if counts is None else counts
-    failed = {}
-    with os.scandir(paths.failures) as entries:
-        for entry in entries:
-            shard_name = f"{entry.name.removesuffix('.json')}.tar"
-            if shard_name not in marked:
-                with open(entry.path, "rb") as file:
-                    failed[shard_name] = json.load(file)
-    return RunState(len(run.shards), done, failed, tasks)
+            counts = logged.counts.get(shard.name)
+            done[shard.name] = _marker_counts(paths, shard.name) if counts is None else counts
+    failed = {name: event for name, event in logged.failed.items() if name not in marked}
+    for entry in _names(paths.failures, ".json"):
+        name = f"{entry.removesuffix('.json')}.tar"
+        if name not in marked and name not in failed:
+            failed[name] = _failure(paths, name)
+    return RunState(
+        total=len(run.shards),
+        done=done,
+        failed=failed,
+        tasks=tasks,
+        reasons={name: found for name, found in logged.reasons.items() if name in done},
+        inherited=sum(sum(done[name].values()) for name in logged.inherited if name in done),
+    )
 
 
 def marker(paths: RunPaths, name: str) -> dict[str, Any]:
@@ -72,19 +116,57 @@ def marker(paths: RunPaths, name: str) -> dict[str, Any]:
     return record
 
 
-def _read_task(paths: RunPaths, name: str, logged: dict[str, dict[str, int]]) -> TaskState:
+def _names(folder: os.PathLike[str], suffix: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [e.name for e in entries if e.name.endswith(suffix)]
+
+
+def _marker_counts(paths: RunPaths, name: str) -> dict[str, int]:
+    try:
+        counts: dict[str, int] = marker(paths, name)["counts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # a damaged marker is for verify to report
+    return counts
+
+
+def _failure(paths: RunPaths, name: str) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(paths.failure(name).read_bytes())
+    except (OSError, ValueError):
+        return {"reason": "unknown", "tries": 0}  # published, or written, at this moment
+    return record
+
+
+def _read_task(paths: RunPaths, name: str, logged: _Logged) -> TaskState | None:
     label, _, attempt = name.removesuffix(".jsonl").partition("@")
-    submission, task = label.split("-")
-    state = TaskState(int(submission), int(task), attempt)
+    submission, _, task = label.partition("-")
+    if label != INHERITED and not (submission.isdigit() and task.isdigit()):
+        return None
+    inherited = label == INHERITED
+    state = (
+        TaskState(0, 0, attempt) if inherited else TaskState(int(submission), int(task), attempt)
+    )
     for event in read_log(paths.tasks / name):
         state.last_sign = event["time"]
         match event["event"]:
             case "start":
                 state.start = event
-            case "published" if event["counts"]:
-                logged[event["shard"]] = event["counts"]
+            case "published":
+                state.published += 1
+                _published(event, logged)
+                if inherited:
+                    logged.inherited.add(event["shard"])
+            case "failed":
+                logged.failed[event["shard"]] = {**event, "label": label}
             case "beat":
-                state.beat = event
+                state.add_beat(event)
             case "stop":
                 state.stop = event
-    return state
+    return None if inherited else state
+
+
+def _published(event: dict[str, Any], logged: _Logged) -> None:
+    if event["counts"]:
+        logged.counts[event["shard"]] = event["counts"]
+    if event.get("reasons"):
+        logged.reasons[event["shard"]] = event["reasons"]

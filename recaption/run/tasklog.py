@@ -1,7 +1,8 @@
 """A task's own log of what it did, as JSON lines: one file per attempt, only appended to.
 
-Events: `start`, `published` (a shard with its counts), `failed` (a shard with the reason), `beat`
-(what the task has done so far; ever rarer, at least once a minute), `stop`.
+Events: `start`, `published` (a shard with its counts, and the most frequent reasons of samples
+without a caption), `failed` (a shard with the reason), `beat` (what the task has done so far; ever
+rarer, at least once a minute), `stop`.
 """
 
 from __future__ import annotations
@@ -26,17 +27,25 @@ class TaskLog:
         with disk_errors():
             self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         self.started = self.last_beat = time.monotonic()
+        self.had_first = False
+        self.mend = ""  # ends a line that a full disk cut
 
     def write(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
+        content = f"{self.mend}{line}\n".encode()
         with disk_errors():
-            os.write(self.fd, f"{line}\n".encode())
+            whole = os.write(self.fd, content) == len(content)
+        self.mend = "" if whole else "\n"
 
-    def beat_is_due(self) -> bool:
-        """True at intervals that grow with the task's age, from a second to a minute."""
+    def beat_is_due(self, *, first: bool = False) -> bool:
+        """True at intervals that grow with the task's age, from a second to a minute.
+
+        And once, at once, when `first` becomes true.
+        """
         now = time.monotonic()
         interval = min(LONGEST_BEAT, max(SHORTEST_BEAT, (now - self.started) / 20))
-        due = now - self.last_beat >= interval
+        due = now - self.last_beat >= interval or (first and not self.had_first)
+        self.had_first |= first
         if due:
             self.last_beat = now
         return due
@@ -46,7 +55,11 @@ class TaskLog:
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Events of one log; a line that is still being written is left out."""
+    """Events of one log; a line that is still being written, or was cut by a full disk, is left out."""
     for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
+        if not line.endswith(b"\n"):
+            return
+        try:
             yield json.loads(line)
+        except ValueError:
+            continue

@@ -6,23 +6,27 @@ reach it as /proc/PID/fd/N, and it is gone when the task is, however that ends.
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import os
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
-from recaption.errors import ShardError
+from recaption.errors import InputChanged, ShardError, TaskError
+from recaption.publish import disk_errors
+from recaption.shard.compression import CHUNK, LONGEST_MAGIC, compression, decompressed
 
-CHUNK = 4 << 20
+T = TypeVar("T")
 RETRIES = 5
+BACKOFF = 0.2  # seconds before the first retry, twice as long before each further one
+VERSION = ("Last-Modified", "LastModified", "mtime", "ETag")  # what a file system may know
+GONE = (401, 403, 404, 410)  # HTTP status codes that a retry does not change
 PIPE = "pipe:"
-MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def local_path(url: str) -> Path | None:
@@ -34,11 +38,6 @@ def local_path(url: str) -> Path | None:
     return None if "://" in url else Path(url)
 
 
-def compression(head: bytes) -> str | None:
-    """gzip, xz or zstd, by a file's first bytes; None for a plain file."""
-    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
-
-
 def needs_spool(url: str) -> bool:
     """Whether this shard has to be fetched or decompressed before it can be indexed."""
     path = local_path(url)
@@ -46,7 +45,7 @@ def needs_spool(url: str) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return compression(file.read(6)) is not None
+            return compression(file.read(LONGEST_MAGIC)) is not None
     except OSError as e:
         raise ShardError(f"cannot be read: {e.strerror}") from None
 
@@ -58,21 +57,29 @@ def spool_folder(configured: str | None) -> Path:
     return folder
 
 
+def spool_file(configured: str | None) -> IO[bytes]:
+    """An unlinked file in the spool folder; raises TaskError where none can be made."""
+    try:
+        return tempfile.TemporaryFile(dir=spool_folder(configured))
+    except OSError as e:
+        raise TaskError(f"data.spool: {e} on {socket.gethostname()}") from None
+
+
 def fetch(url: str, target: str, limit: int) -> None:
     """Copy a shard, decompressed, into the file at `target`.
 
-    Raises ShardError when it cannot be read to its end, or grows beyond `limit` bytes.
+    Raises ShardError when it cannot be read to its end, or grows beyond `limit` bytes; DiskFull
+    when the spool folder has no room for it.
     """
-    with open(target, "r+b") as out, _raw(url) as raw, _decompressed(raw) as stream:
+    with open(target, "r+b", buffering=0) as out, _raw(url) as raw:
         total = 0
-        try:
-            while chunk := stream.read(CHUNK):
-                total += len(chunk)
-                if total > limit:
-                    raise ShardError(f"larger than the spool's bound of {limit} bytes")
-                out.write(chunk)
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, ValueError) as e:
-            raise ShardError(f"damaged compression after {total} bytes: {e}") from None
+        for chunk in decompressed(raw):
+            total += len(chunk)
+            if total > limit:
+                raise ShardError(f"larger than the spool's bound of {limit} bytes")
+            with disk_errors():
+                while chunk:
+                    chunk = chunk[out.write(chunk) :]
 
 
 @contextmanager
@@ -95,7 +102,9 @@ def _raw(url: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def _command(command: str) -> Iterator[IO[bytes]]:
     """A shell command's output; reached only where data.allow_pipe was set."""
-    with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         yield process.stdout
     if process.returncode:
@@ -108,13 +117,13 @@ class _Remote:
     def __init__(self, url: str) -> None:
         import fsspec
 
-        self.filesystem, self.path = fsspec.core.url_to_fs(url)
-        try:
-            self.size: int | None = self.filesystem.info(self.path).get("size")
-        except FileNotFoundError:
-            raise ShardError("no such remote file") from None
+        self.http = url.startswith(("http://", "https://"))
+        options = {"client_kwargs": {"auto_decompress": False}} if self.http else {}
+        self.filesystem, self.path = fsspec.core.url_to_fs(url, **options)
         self.position = 0
         self.file: BinaryIO | None = None
+        self.ranges = True
+        self.identity = self._retried(self._identity)
 
     def __enter__(self) -> _Remote:
         return self
@@ -123,60 +132,51 @@ class _Remote:
         if self.file:
             self.file.close()
 
-    def read(self, count: int = CHUNK) -> bytes:
-        for attempt in range(RETRIES + 1):
-            try:
-                if self.file is None:
-                    self.file = self.filesystem.open(self.path, "rb", cache_type="readahead")
-                    self.file.seek(self.position)
-                data: bytes = self.file.read(count)
-                break
-            except Exception as e:  # every remote library has its own network errors
-                if attempt == RETRIES:
-                    raise ShardError(f"broke off at byte {self.position}: {e}") from e
-                self.file = None
+    def read(self, count: int) -> bytes:
+        """The next bytes, none at the end; raises ShardError if that is not the file's end."""
+        data = self._retried(lambda: self._read(count))
         self.position += len(data)
-        if not data and self.size is not None and self.position != self.size:
-            raise ShardError(f"ended at byte {self.position} of {self.size}")
+        if not data:
+            size = self.identity[0]
+            if size is not None and self.position != size:
+                raise ShardError(f"ended at byte {self.position} of {size}")
+            if self._retried(self._identity) != self.identity:
+                raise InputChanged("input changed while it was read")
         return data
 
+    def _read(self, count: int) -> bytes:
+        if self.file is None:
+            self.file = self._open()
+        data: bytes = self.file.read(count)
+        return data
 
-@contextmanager
-def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    head = raw.read(6)
-    joined = cast(IO[bytes], _Joined(head, raw))
-    kind = compression(head)
-    if kind == "gzip":
-        yield cast(IO[bytes], gzip.GzipFile(fileobj=joined))
-    elif kind == "xz":
-        yield cast(IO[bytes], lzma.LZMAFile(joined))  # noqa: SIM115
-    elif kind == "zstd":
-        import zstandard
+    def _open(self) -> BinaryIO:
+        """At the position: the first time as one stream, later by a range where there are ranges."""
+        if self.http and (self.position == 0 or not self.ranges):
+            file: BinaryIO = self.filesystem.open(self.path, "rb", block_size=0)
+            left = self.position
+            while left and (skipped := file.read(min(left, CHUNK))):
+                left -= len(skipped)
+        else:
+            file = self.filesystem.open(self.path, "rb", cache_type="readahead")
+            file.seek(self.position)
+        return file
 
-        reader = zstandard.ZstdDecompressor().stream_reader(joined, read_across_frames=True)
-        yield cast(IO[bytes], reader)
-    else:
-        yield joined
+    def _identity(self) -> tuple[Any, ...]:
+        self.filesystem.invalidate_cache()
+        info = self.filesystem.info(self.path)
+        return info.get("size"), next((info[name] for name in VERSION if info.get(name)), None)
 
-
-class _Joined:
-    """A stream with its first bytes put back."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self.head, self.rest = head, rest
-
-    def read(self, count: int = -1) -> bytes:
-        if self.head:
-            head, self.head = self.head, b""
-            return head
-        return self.rest.read(count)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    @property
-    def closed(self) -> bool:
-        return False
+    def _retried(self, action: Callable[[], T]) -> T:
+        for attempt in range(RETRIES + 1):
+            try:
+                return action()
+            except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
+                self.file = None
+                self.ranges = self.ranges and "range requests" not in str(e)
+                status = getattr(e.__cause__, "status", None)
+                if attempt == RETRIES or status in GONE:
+                    what = f"HTTP status {status}" if status else str(e) or type(e).__name__
+                    raise ShardError(f"cannot be read from byte {self.position}: {what}") from None
+                time.sleep(BACKOFF * 2**attempt)
+        raise AssertionError

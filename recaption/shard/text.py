@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +16,23 @@ def decode(content: bytes | None) -> str:
 
 
 def parse_json(content: bytes | None) -> dict[str, Any]:
-    """The fields of a sample's `.json`; one that is no object is kept as `source_json`."""
+    """The fields of a sample's `.json`; one that is no object is kept as `source_json`.
+
+    Numbers that JSON cannot hold (NaN, infinities), which some writers leave there, become null.
+    """
     if content is None:
         return {}
     text = decode(content)
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"source_json": text}
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
 
 
 def original_caption(txt: bytes | None, fields: Mapping[str, Any], caption_key: str) -> str:

@@ -61,12 +61,15 @@ def write_tar(
 ) -> str:
     """Write the output shard of `rows`; return its sha256.
 
-    Raises InputChanged if an image is no longer the one that was captioned.
+    Raises InputChanged if the source's keys or images are no longer those of the rows.
     """
+    if [sample.key for sample in index.samples] != [row["key"] for row in rows]:
+        raise InputChanged("input changed: its samples are not those of the published sidecar")
     reader, digest = Reader(source), hashlib.sha256()
     written = 0
-    for sample, row in zip(index.samples, rows, strict=False):
-        if settings.captions_only or row["status"] == CAPTIONED:
+    repeats = _repeats(index.samples)
+    for i, (sample, row) in enumerate(zip(index.samples, rows, strict=True)):
+        if row["status"] == CAPTIONED or (settings.captions_only and i not in repeats):
             for name, content in _members(reader, sample, row, settings):
                 for piece in _entry(name, content):
                     digest.update(piece)
@@ -76,6 +79,12 @@ def write_tar(
     digest.update(end)
     out.write(end)
     return digest.hexdigest()
+
+
+def _repeats(samples: Sequence[Sample]) -> set[int]:
+    """Where a salvaged shard has a key again; a caption-only shard has every key once."""
+    seen: set[str] = set()
+    return {i for i, s in enumerate(samples) if s.key in seen or seen.add(s.key)}  # type: ignore[func-returns-value]
 
 
 def _members(

@@ -1,108 +1,95 @@
-"""Draws training scenes in parallel processes, as files of a few thousand at a time."""
+"""Real drawn and encoded scenes, as files of a few hundred pictures with their truth."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import multiprocessing
 import os
-from collections.abc import Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import Tokenizer
 
-from .scenes import (
-    Scene,
-    Shape,
-    caption_detailed,
-    caption_short,
-    draw_scene,
-    encode,
-)
+from .scenes import COLOR_NAMES, SHAPE_NAMES, SIZES, Scene, draw_scene, encode
 
-CHUNK = 1000
-ANSWER = 36  # tokens of the longest caption (32), its end included
+CHUNK = 500
+MOST = 3  # shapes in a scene
 
 
 def squeeze(data: bytes, side: int) -> NDArray[np.uint8]:
-    """An encoded picture as the processor's resize leaves it."""
+    """An encoded picture as the processor's resize leaves it, channels first."""
     with Image.open(io.BytesIO(data)) as image:
         small = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(small)
+    return np.asarray(small).transpose(2, 0, 1)
 
 
-def mirrored(scene: Scene) -> Scene:
-    """The same scene seen in a mirror (its picture is left alone)."""
-    shapes = [Shape(s.name, s.color, s.size, 1 - s.x, s.y) for s in reversed(scene.shapes)]
-    return Scene(scene.image, tuple(shapes), scene.background)
-
-
-def captions(scene: Scene) -> list[str]:
-    """Short, detailed, and both once more for the mirrored picture."""
-    other = mirrored(scene)
-    return [
-        caption_short(scene),
-        caption_detailed(scene),
-        caption_short(other),
-        caption_detailed(other),
-    ]
+def truth(scene: Scene) -> NDArray[np.float32]:
+    """Shape, colour, size, x and y of each shape (-1: none), then the background's colour."""
+    out = np.full(5 * MOST + 1, -1, np.float32)
+    for i, s in enumerate(scene.shapes):
+        names = SHAPE_NAMES.index(s.name), COLOR_NAMES.index(s.color), SIZES.index(s.size)
+        out[5 * i : 5 * i + 5] = (*names, s.x, s.y)
+    out[-1] = COLOR_NAMES.index(scene.background)
+    return out
 
 
 def draw_chunk(
-    rng: np.random.Generator, tokenizer: Tokenizer, side: int, end: int, count: int = CHUNK
-) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Pictures (count, side, side, 3) and the tokens of their captions (count, 4, ANSWER)."""
-    pictures = np.empty((count, side, side, 3), np.uint8)
-    texts = []
+    rng: np.random.Generator, side: int, count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pictures (count, 3, side, side) and their truth (count, 16)."""
+    pictures = np.empty((count, 3, side, side), np.uint8)
+    truths = np.empty((count, 5 * MOST + 1), np.float32)
     for i in range(count):
         scene = draw_scene(rng)
         pictures[i] = squeeze(encode(scene.image, rng)[0], side)
-        texts += captions(scene)
-    tokens = np.full((4 * count, ANSWER), -1, np.int16)
-    for row, coded in zip(tokens, tokenizer.encode_batch(texts), strict=True):
-        ids = [*coded.ids, end]
-        row[: len(ids)] = ids
-    return pictures, tokens.reshape(count, 4, ANSWER)
+        truths[i] = truth(scene)
+    return pictures, truths
 
 
-def _work(folder: str, number: int, seed: int, tokenizer: str, side: int, end: int) -> None:
-    """One process: writes chunk after chunk until it is stopped or its parent is gone."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.nice(5)
-    parent = os.getppid()
-    coder = Tokenizer.from_str(tokenizer)
-    rng = np.random.default_rng((seed, number))
-    part = 0
-    while os.getppid() == parent:
-        pictures, tokens = draw_chunk(rng, coder, side, end, CHUNK if part else CHUNK // 4)
-        name = Path(folder) / f"{number:03d}-{part:05d}.npz"
-        with open(name.with_suffix(".part"), "wb") as file:
-            np.savez(file, pictures=pictures, tokens=tokens)
-        os.replace(name.with_suffix(".part"), name)
-        part += 1
+def write_chunk(job: tuple[Path, int, int, int]) -> None:
+    """Writes one file of scenes, unless it is there."""
+    folder, seed, number, side = job
+    name = folder / f"{seed:03d}-{number:05d}.npz"
+    if name.exists():
+        return
+    pictures, truths = draw_chunk(np.random.default_rng((seed, number)), side, CHUNK)
+    with open(name.with_suffix(".part"), "wb") as file:
+        np.savez(file, pictures=pictures, truths=truths)
+    os.replace(name.with_suffix(".part"), name)
 
 
-def start(
-    folder: Path, workers: int, seed: int, tokenizer: str, side: int, end: int
-) -> list[BaseProcess]:
-    """Starts the drawing processes; they write `*.npz` into the folder until terminated."""
+def write(folder: Path, count: int, side: int, seed: int, workers: int) -> None:
+    """Draws at least so many scenes in parallel processes; what is there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    processes: list[BaseProcess] = []
-    for number in range(workers):
-        arguments = (str(folder), number, seed, tokenizer, side, end)
-        process = context.Process(target=_work, args=arguments, daemon=True)
-        process.start()
-        processes.append(process)
-    return processes
+    jobs = [(folder, seed, i, side) for i in range(-(-count // CHUNK))]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        pool.map(write_chunk, jobs, chunksize=1)
 
 
-def collect(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int16]]]:
-    """The chunks that are there now; each is removed once read."""
-    for path in sorted(folder.glob("*.npz")):
+def load(folder: Path, count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The first `count` scenes of a folder (fewer where it holds fewer)."""
+    pictures, truths = [], []
+    for path in sorted(folder.glob("*.npz"))[: -(-count // CHUNK)]:
         with np.load(path) as arrays:
-            yield arrays["pictures"], arrays["tokens"]
-        path.unlink()
+            pictures.append(arrays["pictures"])
+            truths.append(arrays["truths"])
+    return np.concatenate(pictures), np.concatenate(truths)
+
+
+def main() -> int:
+    """The command line: draws scenes before the training."""
+    parser = argparse.ArgumentParser(prog="recaption.tiny.data", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--scenes", type=int, default=40_000)
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    write(args.folder, args.scenes, args.side, args.seed, args.workers)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -132,8 +132,8 @@ def _polygon_mask(one: Outline, soft: float, x0: int, y0: int, w: int, h: int) -
             inside ^= crosses & (px < py * (ex / ey if ey else 0))
         away = np.where(inside, -1, 1) * np.sqrt(nearest)
     if soft == 0:
-        return (away <= 0).astype(np.float32)
-    return np.clip(0.5 - away / soft, 0, 1).astype(np.float32)
+        return np.asarray(away <= 0, np.float32)
+    return np.asarray(np.clip(0.5 - away / soft, 0, 1), np.float32)
 
 
 def _drawn_mask(rng: np.random.Generator, one: Outline, x0: int, y0: int, w: int, h: int) -> Floats:
@@ -148,7 +148,7 @@ def _drawn_mask(rng: np.random.Generator, one: Outline, x0: int, y0: int, w: int
     (pen.polygon if one.points else pen.ellipse)(corners, fill=255)
     if times > 1:
         mask = mask.resize((w, h), FILTERS[rng.integers(len(FILTERS))])
-    return np.asarray(mask, np.float32) / 255
+    return np.asarray(np.asarray(mask) / np.float32(255), np.float32)
 
 
 def _render(

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from drawing import write_shards
+from helpers import captions, launched
 from slurm.lab import Lab, LabUnavailable
 
 HERE = Path(__file__).parent
 LabMaker = Callable[..., Lab]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Shards of small drawn pictures, and their captions in an undisturbed run."""
+
+    folder: Path
+    names: list[str]
+    captions: dict[str, str]
+
+    def words(self, first: int = 0, last: int | None = None) -> str:
+        """The launcher's word for these shards, or some of them."""
+        chosen = self.names[first : None if last is None else last + 1]
+        return f"data.shards=[{','.join(str(self.folder / name) for name in chosen)}]"
+
+
+ShardMaker = Callable[[int, int], Shards]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +71,26 @@ def make_lab() -> Iterator[LabMaker]:
     yield make
     for cluster in started:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def make_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardMaker:
+    """Draws so many shards of so many samples, once a session."""
+    made: dict[tuple[int, int], Shards] = {}
+
+    def make(count: int, samples: int) -> Shards:
+        if (count, samples) not in made:
+            folder = tmp_path_factory.mktemp("shards")
+            names = list(write_shards(folder, count, samples, side=96, plain=True))
+            undisturbed = tmp_path_factory.mktemp("undisturbed")
+            words = [f"data.shards={folder}/*.tar", "engine=fake", "output.dir=run"]
+            launched(*words, cwd=undisturbed)
+            expected = captions(undisturbed / "run")
+            assert len(set(expected.values())) == count * samples
+            made[count, samples] = Shards(folder, names, expected)
+        return made[count, samples]
+
+    return make
 
 
 def _clear(cluster: Lab) -> None:

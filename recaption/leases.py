@@ -1,0 +1,103 @@
+"""Who works on which shard, as far as it is known: hints that save work.
+
+A lease is dead when it has not changed for `slurm.lease_seconds` by the reader's own clock. What
+is published is decided by links alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+
+from recaption import publish
+from recaption.run.paths import RunPaths
+
+DAMAGED = "--0-damaged"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One shard's holder; `begun` once the shard is more than opened ahead of need."""
+
+    attempt: str  # see task.attempt_id
+    beat: int = 0
+    begun: bool = True
+
+    @property
+    def owner(self) -> str:
+        """Submission and task."""
+        return self.attempt.rsplit("-", 2)[0]
+
+    @property
+    def restart(self) -> int:
+        """Slurm's restart count of the attempt."""
+        return int(self.attempt.rsplit("-", 2)[1])
+
+
+@dataclass
+class _Seen:
+    lease: Lease
+    since: float
+    alive: bool = False  # it has changed since it was seen first
+
+
+class Leases:
+    """The lease files of a run, as one attempt uses them."""
+
+    def __init__(self, paths: RunPaths, attempt: str, seconds: float) -> None:
+        self.paths, self.attempt, self.seconds = paths, attempt, seconds
+        self.beats = 0
+        self.last_beat = 0.0
+        self.seen: dict[str, _Seen] = {}
+
+    def read(self, name: str) -> Lease | None:
+        """The lease of a shard, if there is one."""
+        try:
+            return Lease(**json.loads(self.paths.lease(name).read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):  # a node lost power while it was written
+            return Lease(DAMAGED)
+
+    def create(self, name: str, *, begun: bool) -> bool:
+        """Lease a shard that has no lease; False if somebody else was faster."""
+        path = self.paths.lease(name)
+        temporary = self.paths.temporary(path, self.attempt)
+        return publish.create(path, self._content(begun), temporary)
+
+    def write(self, name: str, *, begun: bool) -> None:
+        """Lease a shard, whoever held it."""
+        path = self.paths.lease(name)
+        publish.replace(path, self._content(begun), self.paths.temporary(path, self.attempt))
+
+    def drop(self, name: str) -> None:
+        """Remove this attempt's lease of a shard."""
+        lease = self.read(name)
+        if lease is not None and lease.attempt == self.attempt:
+            self.paths.lease(name).unlink(missing_ok=True)
+
+    def beat_is_due(self) -> bool:
+        """True four times within the life of a lease: those held are to be written again."""
+        now = time.monotonic()
+        due = now - self.last_beat > self.seconds / 4
+        if due:
+            self.last_beat = now
+            self.beats += 1
+        return due
+
+    def is_dead(self, name: str, lease: Lease) -> bool:
+        """Whether it has not changed for too long since it was first asked about."""
+        now = time.monotonic()
+        seen = self.seen.get(name)
+        if seen is None or seen.lease != lease:
+            self.seen[name] = _Seen(lease, now, alive=seen is not None)
+            return False
+        return now - seen.since > self.seconds
+
+    def is_alive(self, name: str) -> bool:
+        """Whether a lease that was asked about has been seen to change."""
+        return self.seen[name].alive
+
+    def _content(self, begun: bool) -> bytes:
+        return publish.to_json(asdict(Lease(self.attempt, self.beats, begun)))

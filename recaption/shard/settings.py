@@ -1,0 +1,20 @@
+"""What a frozen run says about the shape of its shards."""
+
+from __future__ import annotations
+
+from recaption.run.record import Run
+from recaption.shard.write import Settings
+
+
+def settings_of(run: Run) -> Settings:
+    """The settings with which every attempt writes this run's shards."""
+    frozen = run.identity
+    return Settings(
+        model=run.model["name"],
+        prompts=tuple(p.name for p in run.prompts),
+        image_keys=tuple(frozen["data.image_keys"]),
+        caption_key=frozen["data.caption_key"],
+        keep_text=frozen["output.text"] == "keep",
+        captions_only=frozen["output.mode"] == "captions",
+        scored=frozen["watermark"] != "off",
+    )

@@ -1,0 +1,154 @@
+"""The command: checks the folder, every published shard, and the loaders; then says what it found."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from tqdm import tqdm
+
+from recaption.errors import UserError, bad_choice
+from recaption.run.paths import RunPaths
+from recaption.run.record import InputShard, Run, open_run
+from recaption.run.scan import RunState, scan
+from recaption.screen import Style
+from recaption.training import open_clip_command
+from recaption.verify.defect import Defect, Findings
+from recaption.verify.folder import check_folder
+from recaption.verify.loaders import FAIL, Loaded, check_loaders
+from recaption.verify.shard import check_shard
+
+SHOWN = 20
+PROCESSES = 8
+FEW = 16  # shards that are not worth starting processes for
+RED, GREEN, YELLOW = "31", "32", "33"
+COLOURS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
+
+HELP = """\
+usage: python -m recaption.verify RUN [--input] [--json]
+
+Re-reads every published shard against its marker: hashes, counts, states, keys and their order,
+captions and images. Looks for missing, foreign and left-over files. Then loads shards with
+webdataset, with datasets, and by open_clip's rules, and prints the command line to train on them.
+
+  --input    also reads every shard's source again, and compares what it would become
+  --json     one JSON object: run, shards (total, published), samples, defects (shard, kind, text),
+             notes, loaders (result ok, warn, fail or skipped; text), train, ok
+
+Exit code: 0 if nothing is wrong (shards that are not published yet, and loaders' warnings, whose
+cause lies in the source, are not wrong), 1 for a defect, 2 for a wrong use.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit code and raises UserError for a wrong use."""
+    if "-h" in arguments or "--help" in arguments:
+        print(HELP, end="")
+        return 0
+    known = ["--help", "--input", "--json"]
+    for argument in arguments:
+        if argument.startswith("-") and argument not in known:
+            raise bad_choice("option", argument, known)
+    roots = [a for a in arguments if not a.startswith("-")]
+    if len(roots) != 1:
+        raise UserError("verify: needs one run directory (see --help)")
+    paths, run = open_run(roots[0])
+    state = scan(paths, run)
+    found = [check_folder(paths, run, state)]
+    found += _shards(paths, run, state, against_input="--input" in arguments)
+    defects = [defect for findings in found for defect in findings.defects]
+    notes = [note for findings in found for note in findings.notes]
+    if len(state.done) < state.total:
+        notes.append(
+            f"{state.total - len(state.done)} of {state.total} shards are not published yet"
+        )
+    loaders = check_loaders(paths, run, state)
+    defects += [
+        Defect("", "loader", f"{name}: {loaded.text}")
+        for name, loaded in loaders.items()
+        if loaded.result == FAIL
+    ]
+    samples = sum(findings.samples for findings in found)
+    sizes = {name: counts.get("captioned", 0) for name, counts in state.done.items()}
+    train = open_clip_command(paths.root, sizes) if any(sizes.values()) else ""
+    if run.identity["output.mode"] == "captions":
+        train = ""
+    report = {
+        "run": str(paths.root),
+        "shards": {"total": state.total, "published": len(state.done)},
+        "samples": samples,
+        "defects": [asdict(defect) for defect in defects],
+        "notes": notes,
+        "loaders": {name: asdict(loaded) for name, loaded in loaders.items()},
+        "train": train,
+        "ok": not defects,
+    }
+    if "--json" in arguments:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        _show(report, defects, loaders)
+    return 1 if defects else 0
+
+
+def _shards(
+    paths: RunPaths, run: Run, state: RunState, *, against_input: bool
+) -> Iterator[Findings]:
+    """Findings of every published shard, in order, with a bar on a terminal."""
+    shards = [shard for shard in run.shards if shard.name in state.done]
+    check = partial(_check, paths, run, against_input)
+    processes = min(PROCESSES, len(os.sched_getaffinity(0)))
+    bar = tqdm(total=len(shards), unit="shard", disable=not sys.stderr.isatty(), leave=False)
+    with bar:
+        if len(shards) <= FEW or processes == 1:
+            for shard in shards:
+                yield check(shard)
+                bar.update()
+            return
+        context = multiprocessing.get_context("spawn")
+        init = (paths, run, against_input)
+        with ProcessPoolExecutor(processes, context, _initialise, init) as pool:
+            for findings in pool.map(_check_one, shards, chunksize=8):
+                yield findings
+                bar.update()
+
+
+def _check(paths: RunPaths, run: Run, against_input: bool, shard: InputShard) -> Findings:
+    return check_shard(paths, run, shard, against_input=against_input)
+
+
+_job: Any = None  # of a worker process: the check with its run
+
+
+def _initialise(paths: RunPaths, run: Run, against_input: bool) -> None:
+    global _job
+    _job = partial(_check, paths, run, against_input)
+
+
+def _check_one(shard: InputShard) -> Findings:
+    findings: Findings = _job(shard)
+    return findings
+
+
+def _show(report: dict[str, Any], defects: list[Defect], loaders: dict[str, Loaded]) -> None:
+    style = Style(sys.stdout)
+    shards = report["shards"]
+    print(f"{report['run']}: {shards['published']} shards, {report['samples']} samples read")
+    for note in report["notes"]:
+        print(f"  {note}")
+    for name, loaded in loaders.items():
+        print(f"  {name:10} {style(loaded.result, COLOURS.get(loaded.result, '0'))}: {loaded.text}")
+    for defect in defects[:SHOWN]:
+        where = f"{defect.shard}: " if defect.shard else ""
+        print(f"  {style(defect.kind, RED)}: {where}{defect.text}")
+    if len(defects) > SHOWN:
+        print(f"  … and {len(defects) - SHOWN} more (--json has all)")
+    print(style("no defect", GREEN) if not defects else style(f"{len(defects)} defects", RED))
+    if report["train"]:
+        print(f"train on it: {report['train']}")

@@ -1,0 +1,177 @@
+"""Really loading a run's shards, the ways that trainers do.
+
+`ok`: it loads, with every captioned sample. `warn`: it does not, or not wholly, for a reason that
+lies in the source. `fail`: it does not, and that is our fault. `skipped`: the package is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run
+from recaption.run.scan import RunState
+
+OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "skipped"
+SHARDS = 8  # at most, evenly spaced, are loaded
+FIRST = 5  # samples from which `datasets` infers what a sample looks like
+OPEN_CLIP_IMAGES = ("jpg", "png", "jpeg", "webp")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of one way to load a run."""
+
+    result: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Shards:
+    files: list[str]
+    samples: int
+    captions_only: bool
+
+
+def check_loaders(paths: RunPaths, run: Run, state: RunState) -> dict[str, Loaded]:
+    """Load published shards with webdataset, `datasets`, and by open_clip's rules."""
+    captions_only = run.identity["output.mode"] == "captions"
+    sizes = {
+        name: sum(counts.values()) if captions_only else counts.get("captioned", 0)
+        for name, counts in state.done.items()
+        if paths.tar(name).exists()
+    }
+    filled = [name for name, size in sizes.items() if size]
+    ways = {"webdataset": _webdataset, "datasets": _datasets, "open_clip": _open_clip}
+    if not filled:
+        return dict.fromkeys(ways, Loaded(WARN, "no published shard has a captioned sample"))
+    step = max(1, -(-len(filled) // SHARDS))
+    chosen = filled[::step]
+    shards = _Shards(
+        [str(paths.tar(name)) for name in chosen], sum(sizes[n] for n in chosen), captions_only
+    )
+    return {name: _checked(way, shards) for name, way in ways.items()}
+
+
+def _checked(way: Callable[[_Shards], Loaded], shards: _Shards) -> Loaded:
+    try:
+        return way(shards)
+    except ImportError as e:
+        return Loaded(SKIPPED, f"not installed: {e.name}")
+    except Exception as e:  # noqa: BLE001 - whatever a loader raises is what is asked for here
+        what = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        causes = _causes(shards)
+        return Loaded(WARN, f"{causes} ({what})") if causes else Loaded(FAIL, what)
+
+
+def _webdataset(shards: _Shards) -> Loaded:
+    import webdataset
+
+    count = 0
+    for path in shards.files:
+        with open(path, "rb") as file:
+            stream = [{"url": path, "stream": file}]
+            files = webdataset.tariterators.tar_file_expander(stream)
+            for sample in webdataset.tariterators.group_by_keys(files):
+                count += "txt" in sample and "json" in sample
+    return _counted(count, shards)
+
+
+def _datasets(shards: _Shards) -> Loaded:
+    from datasets import load_dataset
+
+    files = {"train": shards.files}
+    dataset = load_dataset("webdataset", data_files=files, split="train", streaming=True)
+    count = 0
+    for sample in dataset:
+        count += isinstance(sample["txt"], str) and isinstance(sample["json"], dict)
+    return _counted(count, shards)
+
+
+def _open_clip(shards: _Shards) -> Loaded:
+    """open_clip_train/data.py: group by key, keep what has an image and .txt, decode by Pillow."""
+    if shards.captions_only:
+        return Loaded(WARN, "caption-only shards have no images: join them with their source")
+    count = without = 0
+    for sample in _samples(shards):
+        with_image = any(sample.get(extension) for extension in OPEN_CLIP_IMAGES)
+        count += with_image and "txt" in sample
+        without += not with_image
+    if without and count + without == shards.samples:
+        return Loaded(WARN, f"{without} samples have their image under an extension it ignores")
+    return _counted(count, shards)
+
+
+def _counted(count: int, shards: _Shards) -> Loaded:
+    text = f"{count} samples of {len(shards.files)} shards"
+    if count == shards.samples:
+        return Loaded(OK, text)
+    return Loaded(FAIL, f"{text}, {shards.samples} expected")
+
+
+def _samples(shards: _Shards) -> Iterator[dict[str, bytes]]:
+    """Samples by webdataset's and open_clip's rule: the key ends at the base name's first dot."""
+    for path in shards.files:
+        key, sample = "", dict[str, bytes]()
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                folder, slash, base = info.name.rpartition("/")
+                stem, _, extension = base.partition(".")
+                if f"{folder}{slash}{stem}" != key or extension.lower() in sample:
+                    if sample:
+                        yield sample
+                    key, sample = f"{folder}{slash}{stem}", {}
+                file = tar.extractfile(info)
+                sample[extension.lower()] = file.read() if file else b""
+        if sample:
+            yield sample
+
+
+def _causes(shards: _Shards) -> str:
+    """What lies in the source and is known to trouble loaders; empty if nothing does."""
+    members: list[set[str]] = []
+    kinds: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
+    for number, sample in enumerate(_samples(shards)):
+        if number < FIRST:
+            members.append(set(sample))
+        try:
+            fields = json.loads(sample.get("json", b"{}"))
+        except ValueError:
+            return ""
+        for path, kind in _fields(fields):
+            kinds.setdefault(path, set()).add(kind)
+            if number < FIRST:
+                first.setdefault(path, kind)
+    if any(found != members[0] for found in members):
+        differing = sorted(set[str]().union(*members) - members[0].intersection(*members))
+        return f"the first samples differ in their members: {', '.join(differing)}"
+    mixed = sorted(p for p, found in kinds.items() if len(found) > 1 or "null" in found)
+    if mixed:
+        return f"the source's JSON field {mixed[0]} is {' or '.join(sorted(kinds[mixed[0]]))}"
+    late = sorted(set(kinds) - set(first))
+    if late:
+        return f"the source's JSON field {late[0]} is not in the first samples"
+    if "npy" in set().union(*members) or "pyd" in set().union(*members):
+        return "the source has members that only some loaders decode"
+    return ""
+
+
+def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every field's path and JSON type."""
+    names = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string"}
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _fields(inner, f"{path}.{key}" if path else key)
+        if not value:
+            yield path, "empty object"
+    elif isinstance(value, list):
+        yield path, "list"
+        for inner in value:
+            yield from _fields(inner, f"{path}[]")
+    else:
+        yield path, names.get(type(value), "number")

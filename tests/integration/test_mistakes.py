@@ -1,0 +1,199 @@
+"""A user's mistakes: one line that names what is wrong, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from drawing import write_shards
+from helpers import captions, launch, launched, markers, refused, rows
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], ["data.shards"]),
+        (["data.shards=/nowhere/x.tar"], ["data.shards=/nowhere/x.tar", "no such shard"]),
+        (["data.shards=/nowhere/{0..9}.tar"], ["/nowhere/0.tar", "9 more"]),
+        (["data.shards=/nowhere/*.tar"], ["data.shards=/nowhere/*.tar", "matches no file"]),
+        (["data.shards=/nowhere/list.txt"], ["data.shards=/nowhere/list.txt"]),
+        (["{good}", "data.shards=x"], ["data.shards", "twice"]),
+        (["{good}", "data.range=7"], ["data.range=7", "there are 1 shards"]),
+        (["{good}", "data.range=a-b"], ["data.range=a-b"]),
+        (["{good}", "model=huge"], ["model=huge", "tiny", "qwen3-vl-8b"]),
+        (["{good}", "prompt=shorts"], ["prompt=shorts", "short"]),
+        (["{good}", "prompts=[short,longer]"], ["longer", "detailed"]),
+        (["{good}", "prompts=[]"], ["prompts"]),
+        (["{good}", "prompts=[short]", "prompt=detailed"], ["prompts", "prompt"]),
+        (["{good}", "prompts=[short,short]"], ["prompts", "short"]),
+        (["{good}", "prompt.text={unknown}"], ["prompt.text", "{unknown}", "{caption}"]),
+        (["{good}", "prompt.text={"], ["prompt.text", "{{"]),
+        (["{good}", "prompt.system={json}"], ["prompt.system", "{json.FIELD}"]),
+        (["{good}", "data.shard=x"], ["data.shard", "shards"]),
+        (["{good}", "datas.shards=x"], ["datas", "data"]),
+        (["{good}", "data.tries=often"], ["data.tries", "often"]),
+        (["{good}", "slurm.tasks=0"], ["slurm.tasks=0"]),
+        (["{good}", "slurm.time=99999999"], ["slurm.time=99999999", "30 days"]),
+        (["{good}", "data.name"], ["data.name", "KEY=VALUE"]),
+        (["{good}", "--fast"], ["--fast", "--multirun"]),
+        (["{good}", "--cfg"], ["--cfg"]),
+        (["{good}", "--cfg=hydra"], ["--cfg", "job"]),
+        (["{good}", "--config-dir", "nowhere"], ["--config-dir", "nowhere"]),
+        (["{good}", "--config-name", "nothing"], ["nothing"]),
+        (["{good}", "output.dir=/proc/x/run"], ["output.dir=/proc/x/run"]),
+        (["{good}", "output.dir=/dev/null/run"], ["output.dir=/dev/null/run"]),
+        (["{good}", "output.dir="], ["output.dir"]),
+        (["{good}", "output.dir=${nope}"], ["output.dir"]),
+        (["{good}", "engine=vllm", "model.path=/nowhere"], ["model.path=/nowhere"]),
+        (["{good}", "engine=vllm", "model.path=."], ["model.path=.", "config.json"]),
+        (["{good}", "model.chat_template=/nowhere"], ["model.chat_template", "/nowhere"]),
+        (["pipe:cat x"], ["pipe:cat x", "KEY=VALUE"]),
+        (["data.shards=pipe:cat x"], ["data.allow_pipe=true"]),
+        (["data.shards=https://me:secret@host/x.tar"], ["data.shards", "credentials"]),
+        (["data.shards=nosuch://host/x.tar"], ["data.shards", "nosuch"]),
+        (["{good}", "data.spool=/proc/x"], ["data.spool", "/proc/x"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake(one_shard: Path, tmp_path: Path, words: list[str], named: list[str]) -> None:
+    filled = [w.replace("{good}", f"data.shards={one_shard}") for w in words]
+    refused(
+        launch("engine=fake", *filled, cwd=tmp_path)
+        if "engine=vllm" not in filled
+        else launch(*filled, cwd=tmp_path),
+        *named,
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_collide(tmp_path: Path) -> None:
+    write_shards(tmp_path / "in", 1, 2, side=128)
+    (tmp_path / "in/00000.tar.gz").touch()
+    result = launch("data.shards=in/*", "engine=fake", "output.dir=run", cwd=tmp_path)
+    refused(result, "00000.tar ", "00000.tar.gz")
+
+
+def test_a_directory_of_inputs(one_shard: Path, tmp_path: Path) -> None:
+    words = (f"data.shards={one_shard}", "engine=fake", f"output.dir={one_shard.parent}")
+    refused(launch(*words, cwd=tmp_path), "output.dir", "input")
+    link = tmp_path / "link"
+    link.symlink_to(one_shard.parent)
+    refused(launch(*words[:2], "output.dir=link", cwd=tmp_path), "output.dir", "input")
+
+
+def test_a_directory_with_foreign_tars(one_shard: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/other.tar").write_bytes(b"precious")
+    words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
+    refused(launch(*words, cwd=tmp_path), "output.dir", "other.tar")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["other.tar"]
+
+
+def test_an_output_that_is_a_file(one_shard: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
+    refused(launch(*words, cwd=tmp_path), "output.dir")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("kind: [local\n", ["site.yaml"]),
+        ("kind: local\ntaks: 3\n", ["taks"]),
+        ("kind: local\ntasks: many\n", ["slurm.tasks", "many"]),
+        ("kind: slurm\n", ["slurm.kind=slurm", "cluster"]),
+        ("kind: local\ntime: 24:00:00\n", ["slurm.time=86400", "quoted"]),
+        ("- a list\n", ["site"]),
+        ("kind: local\nsetup: ${nothing}\n", ["nothing"]),
+    ],
+)
+def test_a_preset_of_the_users_own(
+    one_shard: Path, tmp_path: Path, text: str, named: list[str]
+) -> None:
+    (tmp_path / "conf/slurm").mkdir(parents=True)
+    (tmp_path / "conf/slurm/site.yaml").write_text(text)
+    words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run", "slurm=site")
+    refused(launch(*words, "--config-dir", "conf", cwd=tmp_path), *named)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_that_hides_watermark_off(one_shard: Path, tmp_path: Path) -> None:
+    """`watermark: off` is a boolean in YAML."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/mine.yaml").write_text(
+        "defaults:\n  - config\n  - override watermark: off\n  - _self_\n"
+    )
+    words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
+    options = ("--config-dir", "conf", "--config-name", "mine")
+    refused(launch(*words, *options, cwd=tmp_path), "watermark")
+
+
+def test_cluster_without_slurm(
+    one_shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run", "slurm=cluster")
+    refused(launch(*words, cwd=tmp_path), "slurm=cluster", "sbatch")
+
+
+def test_a_folder_without_permission(one_shard: Path, tmp_path: Path) -> None:
+    """Root may write everywhere, so there it is a read-only file system: /proc."""
+    (tmp_path / "locked").mkdir(mode=0o500)
+    folder = "/proc" if os.geteuid() == 0 else str(tmp_path / "locked")
+    words = (f"data.shards={one_shard}", "engine=fake", f"output.dir={folder}/run")
+    refused(launch(*words, cwd=tmp_path), f"output.dir={folder}/run")
+
+
+def test_a_run_directory_of_another_version(one_shard: Path, tmp_path: Path) -> None:
+    words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
+    launched(*words, cwd=tmp_path)
+    frozen = tmp_path / "run/.recaption/run.json"
+    frozen.write_text(frozen.read_text().replace('"format": 1', '"format": 99'))
+    refused(launch(*words, cwd=tmp_path), "run.json", "version")
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "gzip", "folder", "twice"])
+def test_an_unreadable_shard_fails_alone(tmp_path: Path, damage: str) -> None:
+    write_shards(tmp_path / "in", 3, 4, side=128)
+    bad = tmp_path / "in/00001.tar"
+    whole = bad.read_bytes()
+    match damage:
+        case "cut":
+            bad.write_bytes(whole[: len(whole) // 2])
+        case "garbage":
+            bad.write_bytes(os.urandom(5000))
+        case "empty":
+            bad.write_bytes(b"")
+        case "gzip":
+            bad.write_bytes(b"\x1f\x8b" + whole)
+        case "folder":
+            bad.unlink()
+            bad.mkdir()
+        case _:
+            bad.write_bytes(whole[: -whole[::-1].index(max(whole)) or None] + whole)
+    result = launch("data.shards=in/*.tar", "engine=fake", "output.dir=run", cwd=tmp_path)
+    assert result.returncode == 1, result
+    assert "Traceback" not in result.stderr
+    assert "00001.tar: " in result.stderr
+    run = tmp_path / "run"
+    assert list(markers(run)) == ["00000.tar", "00002.tar"]
+    assert len(captions(run)) == 8
+    assert [r["status"] for r in rows(run, "00002.tar")] == ["captioned"] * 4
+    assert not (run / "00001.tar").exists()
+    assert (run / ".recaption/failed/00001.json").exists()
+    assert not (run / "sizes.json").exists()
+
+
+def test_a_mended_shard_is_done_by_the_same_command(tmp_path: Path) -> None:
+    """Zero bytes in the middle keep the size that was frozen."""
+    write_shards(tmp_path / "in", 2, 4, side=128)
+    bad = tmp_path / "in/00001.tar"
+    whole = bad.read_bytes()
+    bad.write_bytes(bytes(512) + whole[512:])
+    words = ("data.shards=in/*.tar", "engine=fake", "output.dir=run")
+    assert launch(*words, cwd=tmp_path).returncode == 1
+    bad.write_bytes(whole)
+    launched(*words, cwd=tmp_path)
+    assert len(captions(tmp_path / "run")) == 8
+    assert not (tmp_path / "run/.recaption/failed/00001.json").exists()
