@@ -112,9 +112,8 @@ class Model:
     def merger_weights(self) -> int:
         """Weights between the vision encoder and the language model, for one image token."""
         if self.config["model_type"] == "llava_next":
-            return (self.vision("hidden_size") + self.text("hidden_size")) * self.text[
-                "hidden_size"
-            ]
+            hidden = self.text("hidden_size")
+            return (self.vision("hidden_size") + hidden) * hidden
         wide = self.vision("hidden_size") * self.vision("spatial_merge_size") ** 2
         mergers = 1 + len(self.config["vision_config"].get("deepstack_visual_indexes", ()))
         return mergers * wide * (wide + self.vision("out_hidden_size"))

@@ -105,7 +105,9 @@ def measure(
         began = time.monotonic()
         pipeline.observed = began
         pipeline.running_seconds = pipeline.starved_seconds = 0.0
+        parent = time.process_time()
         pipeline.run(lambda: "", lambda _: None)
+        parent = time.process_time() - parent
     if source.failures:
         raise TaskError(f"bench: {source.failures[0]}")
     details = {
@@ -113,6 +115,7 @@ def measure(
         "workers": workers,
         "start_seconds": start_seconds,
         "starved": pipeline.starved_seconds / pipeline.running_seconds,
+        "parent_ms_per_image": 1000 * parent / max(1, pipeline.captioned),
         "peak_memory_mb": memory.peak >> 20,
         "device": pipeline.engines.facts().get("gpu", ""),
     }
