@@ -15,6 +15,7 @@ COMMANDS = {
     "status": "how far runs are",
     "verify": "whether what was published is whole, right, and loads",
     "retry": "what is missing again, or some samples in a new run",
+    "filter": "a new run from the samples of one that fulfil an expression",
     "bench": "how fast a model is here, and what a whole data set would take",
     "demo": "recaption four small shards with the tiny model",
 }

@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from recaption import publish
+from recaption.crash import crash_point
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.rows import STATES
@@ -65,6 +66,7 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
     if len(paths.marked()) < len(run.shards):
         return False
     _sweep(paths)
+    crash_point("swept")
     if paths.sizes_json.exists() and paths.card.exists():
         return True
     state = scan(paths, run)
@@ -79,6 +81,7 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
     }
     for path, content in files.items():
         publish.create(path, content, paths.temporary(path, tag))
+        crash_point("described")
     return True
 
 

@@ -112,7 +112,7 @@ def event_of(row: Row, prompts: Sequence[str]) -> Event:
     if row["status"] == CAPTIONED or any(any(a.values()) for a in answers.values()):
         event["captions"] = answers
     known = OTHER | set(ANSWER) | {f"{c}{suffix}" for c in ANSWER for suffix in names.values()}
-    facts = {k: v for k, v in row.items() if k not in known and v is not None}
+    facts = {k: v for k, v in row.items() if k not in known and v not in (None, "")}
     if facts:
         event["facts"] = facts
     if row["strikes"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
 from recaption.model_files import resolve
+from recaption.prepare.score import pin_scorers
 from recaption.run.identity import differences, fingerprint, identity
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, read_run, write_run
@@ -29,6 +30,7 @@ def freeze(
     """
     paths = RunPaths(Path(config.output.dir).expanduser().absolute())
     _refuse_inputs(paths, shards)
+    pin_scorers(config)
     model = resolve(config.model, needed=config.engine.kind != "fake")
     covered = identity(config, prompts, model.files, [s.url for s in shards])
     run = Run(

@@ -71,7 +71,7 @@ def keys(node: type[Any] = Config, prefix: str = "") -> Iterator[Key]:
     """Every key of the schema with its documentation, sections first in their own order."""
     hints = typing.get_type_hints(node)
     for f in dataclasses.fields(node):
-        name = f"{prefix}{f.name}"
+        name = f"{prefix}{f.name.rstrip('_')}"
         if dataclasses.is_dataclass(hints[f.name]):
             yield from keys(typing.cast(type[Any], hints[f.name]), f"{name}.")
         elif f.name != "kind":

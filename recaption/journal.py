@@ -34,7 +34,7 @@ class Journal:
     def __init__(self, path: Path, header: Event) -> None:
         self.path = path
         self.buffer: list[Event] = [{**header, "created": time.time()}]
-        with disk_errors():
+        with disk_errors(path):
             self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         self.compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
 
@@ -46,7 +46,7 @@ class Journal:
         if not self.buffer:
             return
         lines = "\n".join(json.dumps(e, separators=(",", ":")) for e in self.buffer)
-        with disk_errors():
+        with disk_errors(self.path):
             frame = self.compressor.compress(lines.encode())
             while frame:
                 frame = frame[os.write(self.fd, frame) :]

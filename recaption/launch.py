@@ -9,14 +9,20 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from recaption.config import overrides
-from recaption.config.compose import compose_config, named_prompts, sweep_points, to_config
+from recaption.config.compose import (
+    compose_config,
+    named_prompts,
+    sweep_points,
+    to_config,
+    user_errors,
+)
 from recaption.config.schema import Config, Prompt
-from recaption.errors import UserError
+from recaption.errors import RecaptionError, UserError
 from recaption.freeze import freeze
 from recaption.options import Options, parse
-from recaption.plan import data_name, expand, inputs, select
+from recaption.plan import data_name, first_shard, inputs, select
 from recaption.prompt import check_prompts
-from recaption.submission import Outcome, show_plan, submit_missing
+from recaption.submission import STOPPED, Outcome, show_plan, submit_missing
 
 DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
 
@@ -43,11 +49,12 @@ def main(arguments: list[str]) -> int:
         groups = sweep_points(options.words)
     else:
         groups = [overrides.prepare(options.words)]
-    points = [_compose(words, options) for words in groups]
-    if options.show_config:
-        for point in points:
-            print(OmegaConf.to_yaml(point.shown, resolve=options.resolve), end="")
-        return 0
+    with user_errors():
+        points = [_compose(words, options) for words in groups]
+        if options.show_config:
+            for point in points:
+                print(OmegaConf.to_yaml(point.shown, resolve=options.resolve), end="")
+            return 0
     _check_distinct(points)
     if len(points) == 1:
         return _launch(points[0]).code
@@ -64,7 +71,7 @@ def _compose(words: list[str], options: Options) -> Point:
                 "a list, or a .txt file of lines"
             )
     elif cfg.data.name is None:
-        cfg.data.name = data_name(expand(cfg.data.shards)[0])
+        cfg.data.name = data_name(first_shard(cfg.data.shards))
     prompts: list[Prompt] = []
     if cfg.prompts is not None:
         if any(w.lstrip("+").startswith(("prompt=", "prompt.")) for w in words):
@@ -72,7 +79,9 @@ def _compose(words: list[str], options: Options) -> Point:
         names = list(cfg.prompts)
         if not names:
             raise UserError("prompts=[]: name at least one preset of the prompt group")
-        prompts = named_prompts(names, words, config_dir=options.config_dir)
+        prompts = named_prompts(
+            names, words, config_dir=options.config_dir, config_name=options.config_name
+        )
         cfg.prompt.name = "+".join(p.name for p in prompts)
     if default_dir:
         suffix = f"-pilot{cfg.data.max_samples}" if cfg.data.max_samples else ""
@@ -114,13 +123,17 @@ def _launch(point: Point) -> Outcome:
 
 def _sweep(points: list[Point]) -> int:
     """Launch every point, whatever becomes of the others; the worst exit code wins."""
-    outcomes = []
+    outcomes: list[Outcome] = []
     for point in points:
+        if any(o.text == STOPPED for o in outcomes):
+            outcomes.append(Outcome(None, "-", 1, "not begun"))
+            continue
         try:
             outcomes.append(_launch(point))
-        except UserError as e:
+        except RecaptionError as e:
             print(f"{_label(point, points)}: {e}", file=sys.stderr)
-            outcomes.append(Outcome(None, "-", 2, "refused"))
+            code, text = (2, "refused") if isinstance(e, UserError) else (1, "failed")
+            outcomes.append(Outcome(None, "-", code, text))
     print(f"\n{'point':40} {'jobs':16} {'result':14} run directory")
     for point, outcome in zip(points, outcomes, strict=True):
         where = outcome.run or point.config.output.dir

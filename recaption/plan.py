@@ -7,7 +7,8 @@ import heapq
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,19 @@ def expand(shards: Any) -> list[str]:
     A brace pattern, a glob, a list of those, or a .txt/.list file of lines. Raises UserError when
     a pattern matches nothing.
     """
-    patterns = _split_list(shards) if isinstance(shards, str) else [str(s) for s in shards]
-    found: list[str] = []
-    for pattern in patterns:
-        found += _expand_one(pattern)
-        if len(found) > MAX_SHARDS:
-            raise UserError(f"data.shards: more than {MAX_SHARDS} shards")
+    found = list(islice(_expanded(shards), MAX_SHARDS + 1))
+    if len(found) > MAX_SHARDS:
+        raise UserError(f"data.shards: more than {MAX_SHARDS} shards")
     if not found:
         raise bad_value("data.shards", shards, "names no shard")
     return found
+
+
+def first_shard(shards: Any) -> str:
+    """The first of expand(shards)."""
+    for shard in _expanded(shards):
+        return shard
+    raise bad_value("data.shards", shards, "names no shard")
 
 
 def select(spec: Any, count: int) -> list[int]:
@@ -68,6 +73,7 @@ def inputs(config: Config) -> list[InputShard]:
             raise UserError(
                 "data.shards: credentials in a URL would be stored; use the environment"
             )
+    _check_schemes(urls)
     repeated = _first_repeated(urls)
     if repeated:
         raise UserError(f"data.shards: {repeated} is named twice")
@@ -156,44 +162,51 @@ def _split_list(shards: str) -> list[str]:
     return [p.strip().strip("'\"") for p in _split(shards[1:-1]) if p.strip()]
 
 
-def _expand_one(pattern: str) -> list[str]:
+def _expanded(shards: Any) -> Iterator[str]:
+    patterns = _split_list(shards) if isinstance(shards, str) else [str(s) for s in shards]
+    for pattern in patterns:
+        yield from _expand_one(pattern)
+
+
+def _expand_one(pattern: str) -> Iterator[str]:
     if pattern.startswith(PIPE):
-        return braces(pattern)
-    if pattern.endswith((".txt", ".list")) and "://" not in pattern:
+        yield from braces(pattern)
+    elif pattern.endswith((".txt", ".list")) and "://" not in pattern:
         try:
             lines = Path(pattern).expanduser().read_text().splitlines()
         except OSError as e:
             raise bad_value(
                 "data.shards", pattern, f"cannot read this list: {e.strerror}"
             ) from None
-        return [
-            u
-            for line in lines
-            if line.strip() and line[0] != "#"
-            for u in _expand_one(line.strip())
-        ]
-    found = []
-    for url in braces(pattern):
+        for line in lines:
+            if line.strip() and line[0] != "#":
+                yield from _expand_one(line.strip())
+    else:
+        for url in braces(pattern):
+            yield from _matching(url, pattern)
+
+
+def _matching(url: str, pattern: str) -> Iterable[str]:
+    """A URL as it is, a path made absolute, or the files that match a glob."""
+    if "://" in url:
         path = local_path(url)
         if path is None:
-            found.append(url)
-            continue
-        text = os.path.abspath(path.expanduser())
-        if glob.has_magic(text) and not os.path.exists(text):
-            matches = sorted(glob.glob(text))
-            if not matches:
-                raise bad_value("data.shards", pattern, "matches no file")
-            found += matches
-        else:
-            found.append(text)
-    return found
+            return [url]
+        url = str(path)
+    text = os.path.abspath(os.path.expanduser(url))
+    if not glob.has_magic(text) or os.path.exists(text):
+        return [text]
+    matches = sorted(glob.glob(text))
+    if not matches:
+        raise bad_value("data.shards", pattern, "matches no file")
+    return matches
 
 
 def _local_sizes(urls: Sequence[str]) -> dict[str, int]:
     """Sizes of local shards, by one scan per folder."""
     folders: dict[str, list[str]] = defaultdict(list)
     for url in urls:
-        if local_path(url) is not None:
+        if url.startswith("/"):
             folders[os.path.dirname(url)].append(url)
     sizes: dict[str, int] = {}
     missing = []
@@ -217,6 +230,18 @@ def _sizes_in(folder: str, wanted: set[str]) -> dict[str, int]:
             return {e.path: e.stat().st_size for e in entries if e.path in wanted}
     except OSError:
         return {}
+
+
+def _check_schemes(urls: Sequence[str]) -> None:
+    """Every remote input's kind of URL can be read by the packages that are installed."""
+    remote = [u for u in urls if "://" in u and local_path(u) is None and not u.startswith(PIPE)]
+    for scheme in sorted({url.split("://")[0].split("::")[-1] for url in remote}):
+        from fsspec import get_filesystem_class
+
+        try:
+            get_filesystem_class(scheme)
+        except (ImportError, ValueError) as e:
+            raise bad_value("data.shards", f"{scheme}://…", str(e)) from None
 
 
 def _first_repeated(urls: Sequence[str]) -> str | None:

@@ -37,7 +37,7 @@ def publish(temporary: Path, final: Path) -> bool:
     afterwards, whoever won and whatever failed.
     """
     crash_point("written")
-    with disk_errors(), gone_after(temporary):
+    with disk_errors(final), gone_after(temporary):
         _sync(temporary)
         crash_point("synced")
         won = _link(temporary, final)
@@ -54,7 +54,7 @@ def create(path: Path, content: bytes, temporary: Path) -> bool:
         _write(temporary, content)
         return publish(temporary, path)
 
-    with disk_errors(), gone_after(temporary):
+    with disk_errors(path), gone_after(temporary):
         return _persistently(attempt)
 
 
@@ -66,7 +66,7 @@ def replace(path: Path, content: bytes, temporary: Path) -> None:
         crash_point("replacing")
         os.replace(temporary, path)
 
-    with disk_errors(), gone_after(temporary):
+    with disk_errors(path), gone_after(temporary):
         _persistently(attempt)
 
 
@@ -100,13 +100,14 @@ def to_json(value: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """Turn a full disk or quota into DiskFull, which ends the task."""
+def disk_errors(path: Path | None = None) -> Iterator[None]:
+    """Turn a full disk or quota into DiskFull, which ends the task; `path` is what is written."""
     try:
         yield
     except OSError as e:
         if e.errno in NO_SPACE:
-            raise DiskFull(f"no space left for {e.filename or 'the run'}: {e.strerror}") from e
+            what = path or e.filename or "the run"
+            raise DiskFull(f"no space left for {what}: {e.strerror}") from e
         raise
 
 

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from recaption.config import overrides
-from recaption.config.check import check
-from recaption.config.compose import compose_config, named_prompts
-from recaption.config.schema import Config, Prompt
 from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
-from recaption.model_files import resolve
-from recaption.plan import expand, select
-from recaption.prompt import check_prompts
-from recaption.run.identity import differences, fingerprint, identity
+from recaption.plan import select
+from recaption.recompose import Wanted, recompose
+from recaption.run.identity import differences, fingerprint
 from recaption.run.paths import RunPaths
-from recaption.run.record import Run, Submission, open_run, typed_config
+from recaption.run.record import Run, Submission, open_run
 from recaption.run.rows import STATES, read_rows
 from recaption.run.scan import RunState, scan
+from recaption.shard.settings import settings_of
 from recaption.submission import show_plan, submit_missing
 from recaption.tasks import read_submissions
 from recaption.versions import versions
 
-FREE = ("slurm", "wait", "dry_run")  # sections that the fingerprint knows nothing of
-SHAPING = ("model.name", "data.shards", "data.max_samples", "data.image_keys", "data.caption_key")
+SHAPE = {  # what shapes a shard, and the keys that say it
+    "model": "model.name",
+    "prompts": "prompt.name",
+    "image_keys": "data.image_keys",
+    "caption_key": "data.caption_key",
+    "keep_text": "output.text",
+    "captions_only": "output.mode",
+    "scores": "scorers",
+}
+INPUTS = ("data.shards", "data.max_samples")
 
 HELP = """\
 usage: python -m recaption.retry RUN [KEY=VALUE …] [--config-dir DIR]
@@ -65,17 +67,6 @@ class _Options:
     config_dir: str | None = None
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The configuration that a retry asks for."""
-
-    config: Config
-    prompts: list[Prompt]
-    model: dict[str, Any]
-    covered: dict[str, Any]  # the identity that it makes
-    keys: list[str]
-
-
 def main(arguments: list[str]) -> int:
     """The command; returns its exit code and raises UserError for a wrong use."""
     if "-h" in arguments or "--help" in arguments:
@@ -86,7 +77,7 @@ def main(arguments: list[str]) -> int:
     submissions = read_submissions(paths)
     if not submissions:
         raise UserError(f"{paths.root}: nothing was ever submitted here; launch it again")
-    wanted = _compose(paths, run, submissions[-1], options)
+    wanted = recompose(paths, run, submissions[-1], options.words, options.config_dir)
     if options.output:
         return _into_new(paths, run, wanted, options)
     if wanted.covered != run.identity:
@@ -103,95 +94,18 @@ def main(arguments: list[str]) -> int:
     return submit_missing(paths, run, wanted.config, selected).code
 
 
-def _selected(wanted: _Wanted, run: Run, submissions: Sequence[Submission]) -> list[int]:
+def _selected(wanted: Wanted, run: Run, submissions: Sequence[Submission]) -> list[int]:
     if "data.range" in wanted.keys:
         return select(wanted.config.data.range, len(run.shards))
     return sorted({position for s in submissions for position in s.selected})
 
 
-def _compose(paths: RunPaths, run: Run, last: Submission, options: _Options) -> _Wanted:
-    """The last submission's configuration with the command line's words over it."""
-    words = overrides.prepare(options.words)
-    keys = [word.partition("=")[0].lstrip("+") for word in words]
-    for key in keys:
-        if key.startswith("~"):
-            raise UserError(f"{key}: a retry can set keys, not delete them")
-        if key.startswith("output."):
-            raise UserError(f"{key}: a retry keeps it; -o NEW (with --status) makes a new run")
-    fresh = OmegaConf.to_container(
-        compose_config(words, config_dir=options.config_dir), resolve=True
-    )
-    assert isinstance(fresh, dict)
-    stored: dict[str, Any] = {**last.config}
-    for key in keys:
-        _put(stored, fresh, key.split("."))
-    _need_left_out(stored, last, keys)
-    config = typed_config(stored)
-    config.output.dir = str(paths.root)
-    check(config)
-    prompts = _prompts(config, run, keys, words, options)
-    sections = {key.split(".")[0] for key in keys}
-    if sections <= set(FREE):
-        return _Wanted(config, prompts, run.model, run.identity, keys)
-    model = _model(config, run, keys) if "model" in sections else run.model
-    urls = expand(config.data.shards) if "data.shards" in keys else [s.url for s in run.shards]
-    try:
-        covered = identity(config, prompts, model["files"], urls)
-    except OSError as e:
-        raise UserError(f"{e.filename}: cannot be read: {e.strerror}") from None
-    return _Wanted(config, prompts, model, covered, keys)
-
-
-def _put(stored: dict[str, Any], fresh: Any, path: list[str]) -> None:
-    """Copy one key, or one whole section, from the fresh configuration."""
-    node = stored
-    for part in path[:-1]:
-        node[part] = dict(node[part] or {})
-        node, fresh = node[part], fresh[part]
-    node[path[-1]] = fresh[path[-1]]
-
-
-def _need_left_out(stored: dict[str, Any], last: Submission, keys: list[str]) -> None:
-    if stored["slurm"]["kind"] != "cluster" or "slurm" in keys:
-        return
-    for key in last.left_out:
-        if not any(k == key or k.startswith(f"{key}.") for k in keys):
-            raise UserError(
-                f"{key}: the run was submitted with it, and it is not stored, since it may hold "
-                f"secrets; name its preset again (slurm=NAME --config-dir DIR), or give {key}=…"
-            )
-
-
-def _prompts(
-    config: Config, run: Run, keys: list[str], words: list[str], options: _Options
-) -> list[Prompt]:
-    touched = [k for k in keys if k == "prompts" or k.split(".")[0] == "prompt"]
-    if not touched:
-        return run.prompts
-    if config.prompts is not None:
-        if touched != ["prompts"]:
-            raise UserError("prompts: excludes prompt and prompt.*; give one or the other")
-        return named_prompts(config.prompts, words, config_dir=options.config_dir)
-    check_prompts([config.prompt])
-    return [config.prompt]
-
-
-def _model(config: Config, run: Run, keys: list[str]) -> dict[str, Any]:
-    """The model's files; a branch is not followed beyond the commit that the run was made with."""
-    model = config.model
-    places = ("model", "model.repo", "model.revision", "model.path")
-    if not any(key in places for key in keys) and run.model["revision"]:
-        model = replace(model, revision=run.model["revision"])
-    return resolve(model, needed=config.engine.kind != "fake").record()
-
-
-def _into_new(paths: RunPaths, run: Run, wanted: _Wanted, options: _Options) -> int:
+def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> int:
     """Make the new run and submit its affected shards."""
     assert options.output is not None
     target = RunPaths(Path(options.output).expanduser().absolute())
     if target.root.resolve() == paths.root.resolve():
         raise bad_value("-o", options.output, "is the run itself; choose another folder")
-    _check_shape(run, wanted)
     state = scan(paths, run)
     affected = _affected(paths, state, options)
     positions = {shard.name: position for position, shard in enumerate(run.shards)}
@@ -209,6 +123,7 @@ def _into_new(paths: RunPaths, run: Run, wanted: _Wanted, options: _Options) -> 
         created=time.time(),
         parent=parent_record(paths, run, how),
     )
+    _check_shape(run, new)
     wanted.config.output.dir = str(target.root)
     selected = sorted(positions[name] for name in affected)
     if wanted.config.dry_run:
@@ -227,14 +142,11 @@ def _into_new(paths: RunPaths, run: Run, wanted: _Wanted, options: _Options) -> 
     return submit_missing(target, new, wanted.config, selected).code
 
 
-def _check_shape(run: Run, wanted: _Wanted) -> None:
+def _check_shape(run: Run, new: Run) -> None:
     """Kept and new samples stand in the same shards, so what shapes a shard stays."""
-    names = [p.name for p in run.prompts]
-    changed = [k for k in SHAPING if run.identity[k] != wanted.covered[k]]
-    if names != [p.name for p in wanted.prompts]:
-        changed.append("prompt.name")
-    if run.identity["watermark"] != wanted.covered["watermark"]:
-        changed.append("watermark")
+    before, after = settings_of(run), settings_of(new)
+    changed = [key for name, key in SHAPE.items() if getattr(before, name) != getattr(after, name)]
+    changed += [k for k in INPUTS if run.identity[k] != new.identity[k]]
     if changed:
         raise UserError(
             f"{changed[0]}: cannot change for some samples of a run; "

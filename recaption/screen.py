@@ -56,13 +56,14 @@ def _head(seen: Overview, style: Style) -> list[str]:
     failed = f", {shards['failed']} failed"
     states = ", ".join(f"{samples[name]} {name}" for name in STATES if samples[name])
     progress = f", {samples['in_progress']} in unpublished shards" if samples["in_progress"] else ""
+    now = "" if seen.complete else f"{seen.rate_now:.1f} images/s now, "
     return [
         f"{style(seen.run, BOLD)}: {style(seen.state, BOLD, *colour)}",
         f"  [{bar:{BAR}}] {share:6.1%}{left}",
         f"  shards   {shards['done']} of {shards['total']} published"
         f"{style(failed, RED) if shards['failed'] else ''}",
         f"  samples  {states or 'none published yet'}{progress}",
-        f"  speed    {seen.rate_now:.1f} images/s now, {seen.rate_overall:.1f} overall",
+        f"  speed    {now}{seen.rate_overall:.1f} images/s overall",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ class Job:
 class Queue:
     """Asks whether any of these jobs is still in the queue, more and more rarely.
 
-    While the controller does not answer they are taken to be there.
+    While the controller does not answer they are taken to be there. Says on stderr when Slurm
+    holds some of them.
     """
 
     def __init__(self, arrays: Sequence[str]) -> None:
         self.arrays = arrays
+        self.held: list[str] = []
         self.started = self.next_look = time.monotonic()
         self.known = True
 
@@ -41,9 +44,19 @@ class Queue:
         if self.known and now >= self.next_look:
             found = jobs(self.arrays)
             self.known = found is None or bool(found)
+            self._say_held(sorted(job for job, state in (found or {}).items() if state.held))
             age = time.monotonic() - self.started
             self.next_look = time.monotonic() + min(LONGEST, max(SHORTEST, age / 20))
         return self.known
+
+    def _say_held(self, held: list[str]) -> None:
+        if held and held != self.held:
+            more = f" and {len(held) - 1} more" if len(held) > 1 else ""
+            print(
+                f"held by Slurm: {held[0]}{more} (see `squeue`, `scontrol release`)",
+                file=sys.stderr,
+            )
+        self.held = held
 
 
 def settings() -> dict[str, str]:

@@ -28,6 +28,7 @@ from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
 SHOWN_FAILURES = 5
+STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> 
         except KeyboardInterrupt:
             tasks.stop()
             print("stopped; the same command goes on where it stopped", file=sys.stderr)
-            return Outcome(paths.root, ",".join(jobs), 1, "stopped")
+            return Outcome(paths.root, ",".join(jobs), 1, STOPPED)
     return Outcome(paths.root, ",".join(jobs), code, "done" if code == 0 else "incomplete")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +57,8 @@ def submit(paths: RunPaths, submission: Submission, config: Config) -> Submitted
         if lane < len(waits_for):
             executor.update_parameters(dependency=f"afterany:{waits_for[lane]}")
         try:
-            jobs += _submit_array(executor, paths, submission.number, tasks)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+                jobs += _submit_array(executor, paths, submission.number, tasks)
         except (FailedJobError, FailedSubmissionError) as e:
             lines = [line for line in str(e).splitlines() if "error:" in line]
             reason = (lines or [str(e)])[0].strip()

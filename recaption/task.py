@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from recaption.pipeline.loop import DRAIN, NOW, Pipeline
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission, typed_config
 from recaption.run.tasklog import TaskLog
-from recaption.shard.write import Settings
+from recaption.shard.settings import settings_of
 from recaption.stopping import Stopping
 from recaption.versions import versions
 
+SCORES = ("watermark.", "scorers.")
 REQUEUE = 75  # exit code (sysexits' EX_TEMPFAIL) on which the batch script requeues the task
 TIED = "RECAPTION_PARENT"  # pid of a launcher that waits: the task ends when it ends
 
@@ -150,21 +152,12 @@ def _progress(pipeline: Pipeline, started: float) -> dict[str, Any]:
 
 def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:
     config = spec.config
-    settings = Settings(
-        model=run.model["name"],
-        prompts=tuple(p.name for p in run.prompts),
-        image_keys=tuple(config.data.image_keys),
-        caption_key=config.data.caption_key,
-        keep_text=config.output.text == "keep",
-        captions_only=config.output.mode == "captions",
-        scored=config.watermark.kind != "off",
-    )
     spool_bytes = int(config.data.spool_gb * GIB / 8)
     return Context(
         paths,
         run.fingerprint,
         attempt,
-        settings,
+        settings_of(run),
         config.data.max_samples,
         spool_bytes,
         salvage=config.data.damaged == "salvage",
@@ -182,8 +175,10 @@ def _provenance(run: Run, task: int) -> dict[str, Any]:
     """What a marker says about where its captions come from."""
     return {
         "model": run.model,
-        "prompts": [{"name": p.name, "system": p.system, "text": p.text} for p in run.prompts],
+        "prompts": [{**asdict(p), "sha256": p.digest()} for p in run.prompts],
         "sampling": {k: v for k, v in run.identity.items() if k.startswith("sampling.")},
+        "quality": {k: v for k, v in run.identity.items() if k.startswith("quality.")},
+        "scores": {k: v for k, v in run.identity.items() if k.startswith(SCORES)},
         "versions": versions(),
         "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         "task": task,

@@ -159,6 +159,8 @@ def _ended(latest: TaskState) -> tuple[str, str]:
             return STOPPED, "by a signal"
         case "error":
             return FAILED, latest.stop.get("reason", "")
+        case str(other):
+            return STOPPED, other
     return LOST, "killed" if latest.start else "never started"
 
 
@@ -166,10 +168,11 @@ def _is_there(latest: TaskState) -> bool:
     import psutil
 
     try:
-        created: float = psutil.Process(latest.start["pid"]).create_time()
+        process = psutil.Process(latest.start["pid"])
+        dead = process.status() == psutil.STATUS_ZOMBIE
+        return not dead and bool(process.create_time() <= latest.start["time"] + 1)
     except psutil.Error:
         return False
-    return bool(created <= latest.start["time"] + 1)
 
 
 def _waiting(tasks: list[Task], submission: Submission) -> list[Task]:

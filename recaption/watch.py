@@ -40,6 +40,7 @@ class _Progress:
         self.started = time.monotonic()
         self.last_line = float("-inf")
         self.last_text = ""
+        self.said_end = False
         self.bar = tqdm(total=shards, unit="shard", disable=not self.live, leave=False)
 
     def __enter__(self) -> _Progress:
@@ -58,15 +59,18 @@ class _Progress:
         marked = len(paths.marked() & names)
         tasks = [t for t in scan(paths, run).tasks if t.submission == submission]
         captioned = sum(t.beat.get("captioned", 0) for t in tasks)
+        rate = sum(t.rate() for t in tasks if not t.stop)
         text = f"{captioned} captions in {before - self.started:.0f} s"
+        text += f", {rate:.1f} images/s" if rate else ""
         working = [t for t in tasks if t.beat.get("settled")]
         if not working:
             text = "starting engines" if tasks else "starting tasks"
         self.bar.n = marked
         self.bar.set_postfix_str(text)
         line = f"{marked} of {self.shards} shards, {text}"
-        due = before - self.last_line >= LINE_SECONDS or marked == self.shards
+        ends = marked == self.shards and not self.said_end
+        due = not self.said_end and (before - self.last_line >= LINE_SECONDS or ends)
         if not self.live and due and line != self.last_text:
             print(line, file=sys.stderr, flush=True)
-            self.last_line, self.last_text = before, line
+            self.last_line, self.last_text, self.said_end = before, line, ends
         self.interval = max(POLL_SECONDS, 10 * (time.monotonic() - before))

@@ -44,14 +44,21 @@ install_packages() {
   exec 9>&-
 }
 
-check_ports() { # only those that none of our own daemons can be holding
-  local port database=()
-  [ "$LAB_ACCOUNTING" = 1 ] && database=($((LAB_PORT + 2)) $((LAB_PORT + 3)))
-  for port in "$LAB_PORT" "${database[@]}" $(seq $((LAB_PORT + 10)) $((LAB_PORT + 9 + LAB_NODES))); do
-    if (exec 8<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-      die "$EXIT_PORT" "port $port is taken (set LAB_PORT)"
-    fi
-  done
+check_port() { # PORT PIDFILE: taken, and not by the daemon of ours that runs already
+  runs "$LAB_DIR/run/$2.pid" && return 0
+  if (exec 8<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
+    die "$EXIT_PORT" "port $1 is taken (set LAB_PORT)"
+  fi
+}
+
+check_ports() {
+  local i
+  check_port "$LAB_PORT" slurmctld
+  if [ "$LAB_ACCOUNTING" = 1 ]; then
+    check_port $((LAB_PORT + 2)) slurmdbd
+    check_port $((LAB_PORT + 3)) mariadbd
+  fi
+  for ((i = 1; i <= LAB_NODES; i++)); do check_port $((LAB_PORT + 9 + i)) "slurmd.node$i"; done
 }
 
 # The v1 freezer kills every descendant of a step, as real clusters do. Without it, linuxproc follows parents
@@ -203,7 +210,7 @@ fi
 install_packages
 choose_proctrack
 export SLURM_CONF
-runs "$LAB_DIR/run/slurmctld.pid" || check_ports
+check_ports
 if configure; then                            # running jobs survive a restart of Slurm's daemons
   for pidfile in "$LAB_DIR"/run/slurmctld.pid "$LAB_DIR"/run/slurmd.*.pid; do end "$pidfile"; done
 fi

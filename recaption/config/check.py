@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
-from recaption.config.schema import Config
+from recaption.config.schema import FLAGS, Config
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
@@ -23,12 +23,35 @@ def check(config: Config) -> None:
             raise bad_value(
                 key, value, "use letters, digits and . _ + - (it becomes a folder name)"
             )
+    if not config.output.dir:
+        raise bad_value("output.dir", "", "must name a folder")
     background = config.image.background
     if len(background) != 3 or not all(0 <= v <= 255 for v in background):
         raise bad_value("image.background", background, "three numbers of 0 to 255")
     if not config.data.image_keys:
         raise bad_value("data.image_keys", "[]", "at least one extension is needed")
+    for key, scorer in (("watermark", config.watermark), *config.scorers.items()):
+        prefix = key if scorer is config.watermark else f"scorers.{key}"
+        _walk(scorer, f"{prefix}.")
+        scorer.size = _size(f"{prefix}.size", scorer.size)
+        for leaf, values in (("mean", scorer.mean), ("std", scorer.std)):
+            if len(values) != 3 or (leaf == "std" and min(values) <= 0):
+                raise bad_value(f"{prefix}.{leaf}", values, "three numbers, std above 0")
+    for leaf in ("flags", "bad"):
+        for flag in getattr(config.quality, leaf):
+            if flag not in FLAGS:
+                raise bad_choice(f"quality.{leaf}", flag, FLAGS)
     config.slurm.time = minutes(config.slurm.time)
+
+
+def _size(key: str, value: Any) -> list[int] | None:
+    """[height, width] from a side or such a list."""
+    if value is None:
+        return None
+    sides = value if isinstance(value, list) else [value, value]
+    if len(sides) != 2 or not all(type(n) is int and 1 <= n <= 4096 for n in sides):
+        raise bad_value(key, value, "a side of 1 to 4096 pixels, or [height,width]")
+    return sides
 
 
 def minutes(value: Any) -> int | None:
@@ -56,7 +79,7 @@ def minutes(value: Any) -> int | None:
 
 def _walk(node: Any, prefix: str) -> None:
     for f in dataclasses.fields(node):
-        key, value = f"{prefix}{f.name}", getattr(node, f.name)
+        key, value = f"{prefix}{f.name.rstrip('_')}", getattr(node, f.name)
         if dataclasses.is_dataclass(value):
             _walk(value, f"{key}.")
         elif value is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
@@ -17,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recaption.config import overrides
 from recaption.config.check import check
 from recaption.config.schema import Config, Prompt
+from recaption.config.scorers import named_scorers
 from recaption.errors import UserError, bad_choice
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -31,7 +34,7 @@ def conf_dir() -> Path:
 def sweep_points(words: Sequence[str]) -> list[list[str]]:
     """The words of every point of a sweep, in Hydra's order (the last key varies fastest)."""
     prepared = overrides.prepare(words)
-    with _user_errors():
+    with user_errors():
         parsed = OverridesParser.create().parse_overrides(overrides=prepared)
         (points,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [list(point) for point in points]
@@ -40,24 +43,40 @@ def sweep_points(words: Sequence[str]) -> list[list[str]]:
 def compose_config(
     prepared: Sequence[str], *, config_dir: str | None = None, config_name: str = "config"
 ) -> DictConfig:
-    """Compose prepared words (see overrides.prepare) into an unresolved, typed DictConfig."""
+    """Compose prepared words (see overrides.prepare) into an unresolved, typed DictConfig.
+
+    `config_dir` adds a user's presets to ours, and may hold the primary configuration. Raises
+    UserError for whatever does not fit the schema.
+    """
     ConfigStore.instance().store(name="recaption_schema", node=Config)
-    path = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    if config_dir and not Path(config_dir).is_dir():
+    folders = [conf_dir(), *([Path(config_dir).absolute()] if config_dir else [])]
+    if not folders[-1].is_dir():
         raise UserError(f"--config-dir {config_dir}: no such directory")
-    with _user_errors(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(config_name, [*prepared, *path])
+    primary = next((f for f in folders if (f / f"{config_name}.yaml").is_file()), None)
+    if primary is None:
+        raise bad_choice("--config-name", config_name, _names(folders))
+    path = [overrides.quote(f"file://{folder}") for folder in folders if folder != primary]
+    with user_errors(), initialize_config_dir(str(primary), version_base="1.3"):
+        try:
+            return compose(config_name, [*prepared, f"hydra.searchpath=[{','.join(path)}]"])
+        except ValueError as e:  # what Hydra raises for a defaults list
+            raise UserError(_hint(f"defaults of a preset: {e}")) from None
 
 
 def named_prompts(
-    names: Sequence[str], prepared: Sequence[str], *, config_dir: str | None = None
+    names: Sequence[str],
+    prepared: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    config_name: str = "config",
 ) -> list[Prompt]:
     """The presets of the prompt group with these names, for `prompts=[…]`."""
     other = [w for w in prepared if not w.startswith(("prompt=", "prompt.", "prompts="))]
     found: list[Prompt] = []
     for name in names:
-        cfg = compose_config([*other, f"prompt={name}"], config_dir=config_dir)
-        with _user_errors():
+        words = [*other, f"prompt={name}"]
+        cfg = compose_config(words, config_dir=config_dir, config_name=config_name)
+        with user_errors():
             prompt = OmegaConf.to_object(cfg.prompt)
         assert isinstance(prompt, Prompt)
         found.append(prompt)
@@ -66,29 +85,52 @@ def named_prompts(
 
 def to_config(cfg: DictConfig) -> Config:
     """Resolve a composed configuration into dataclasses, checked."""
-    with _user_errors():
+    with user_errors():
         config = OmegaConf.to_object(cfg)
-    assert isinstance(config, Config)
+        assert isinstance(config, Config)
+        config.scorers = named_scorers(config.scorers)
     check(config)
     return config
 
 
+def _names(folders: Sequence[Path]) -> list[str]:
+    return [path.stem for folder in folders for path in folder.glob("*.yaml")]
+
+
 @contextmanager
-def _user_errors() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
+    """Turn what Hydra, OmegaConf and YAML raise for a wrong configuration into UserError."""
     try:
         yield
     except MissingConfigException as e:
         group, _, value = (e.missing_cfg_file or "").rpartition("/")
         if group and e.options is not None:
             raise bad_choice(group, value, e.options) from None
-        raise UserError(str(e)) from None
+        raise UserError(str(e).splitlines()[0]) from None
     except OverrideParseException as e:
         raise UserError(f"{e.override}: cannot be read: {str(e).splitlines()[0]}") from None
-    except OmegaConfBaseException as e:
-        key = f"{e.full_key}: " if e.full_key else ""
-        raise UserError(key + str(e).splitlines()[0]) from None
-    except HydraException as e:
-        cause = e.__cause__
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            raise UserError(f"{cause.full_key}: {str(cause).splitlines()[0]}") from None
-        raise UserError(" ".join(str(e).split("\n")[:2])) from None
+    except yaml.YAMLError as e:
+        raise UserError(f"not YAML: {' '.join(str(e).split())}") from None
+    except (HydraException, OmegaConfBaseException) as e:
+        raise _readable(e) from None
+
+
+def _readable(error: HydraException | OmegaConfBaseException) -> UserError:
+    """One line that begins with the key, and says which preset it is in, where that is known."""
+    first, *more = str(error).splitlines()
+    file = re.match(r"In '(.+)': \w+ raised while composing config:", first)
+    text, where = (more[0], f" (in {file[1]}.yaml)") if file and more else (first, "")
+    key = re.search(r"^ *full_key: (\S+)", f"{error}\n{error.__cause__ or ''}", re.MULTILINE)
+    if not key:
+        return UserError(_hint(f"{text}{where}"))
+    try:
+        overrides.check_key(key[1])
+    except UserError as unknown:
+        return UserError(f"{unknown}{where}")
+    if not file and error.__cause__:
+        text = str(error.__cause__).splitlines()[0]
+    return UserError(f"{key[1]}: {text}{where}")
+
+
+def _hint(text: str) -> str:
+    return f"{text}; off and on are booleans in YAML, quote them: 'off'" if "bool" in text else text

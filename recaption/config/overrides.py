@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, get_args, get_origin, get_type_hints
 
-from recaption.config.schema import Config
+from recaption.config.schema import Config, Scorer
 from recaption.errors import UserError, bad_key
 
 LITERAL = frozenset({"data.shards", "data.range", "prompt.text", "prompt.system"})
@@ -40,10 +40,11 @@ def prepare(words: Iterable[str]) -> list[str]:
             prepared.append(word)
             continue
         inside_mapping = check_key(key)
+        plain, key = key, stored_key(key)
         if key in LITERAL and value != "null":
             value = quote(value)
-        prefix = "++" if inside_mapping and name == key else name[: len(name) - len(key)]
-        prepared.append(f"{prefix}{key}={value}" if equals else name)
+        prefix = "++" if inside_mapping and name == plain else name[: len(name) - len(plain)]
+        prepared.append(f"{prefix}{key}={value}" if equals else f"{prefix}{key}")
     return prepared
 
 
@@ -54,17 +55,28 @@ def quote(value: str) -> str:
     return f"'{value}'"
 
 
+def stored_key(key: str) -> str:
+    """A key as the schema spells it: `class`, a word of Python, is class_ there."""
+    scorer = key.startswith(("watermark.", "scorers.")) and key.endswith(".class")
+    return f"{key}_" if scorer else key
+
+
 def check_key(key: str) -> bool:
     """Walk the schema along a dotted key; return whether it ends inside a free mapping."""
     node: Any = Config
     path = ""
-    for part in key.split("."):
+    parts = stored_key(key).split(".")
+    if parts[0] == "scorers" and len(parts) > 2:
+        if len(parts) > 3 or parts[2] not in get_type_hints(Scorer):
+            raise bad_key(key, (f.rstrip("_") for f in get_type_hints(Scorer)))
+        return True
+    for part in parts:
         if get_origin(node) is dict or node is dict:
             return True
         fields = get_type_hints(node) if dataclasses.is_dataclass(node) else {}
         path = f"{path}.{part}" if path else part
         if part not in fields:
-            raise bad_key(path, fields)
+            raise bad_key(path, (f.rstrip("_") for f in fields))
         node = next((a for a in get_args(fields[part]) if get_origin(a) is dict), fields[part])
     if dataclasses.is_dataclass(node) and key not in GROUPS:
         raise UserError(

@@ -6,10 +6,16 @@ enforces what is said in each field's metadata, and `--help` prints it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
+
+FLAGS = ("truncated", "empty", "short", "repetition", "refusal", "echo", "script")
+SCRIPTS = tuple(
+    "latin cyrillic greek arabic hebrew devanagari thai chinese japanese korean".split()
+)
 
 
 def key(default: Any, doc: str, **limits: Any) -> Any:
@@ -88,6 +94,10 @@ class Prompt:
     system: str | None = key(None, "a system message")
     text: str = key(MISSING, "{caption} and {json.FIELD} are filled in; {{ is a brace")
 
+    def digest(self) -> str:
+        """sha256 of system message and text, as they are before fields are filled in."""
+        return hashlib.sha256(f"{self.system or ''}\0{self.text}".encode()).hexdigest()
+
 
 @dataclass(kw_only=True)
 class Sampling:
@@ -124,7 +134,7 @@ class Engine:
     rate: float = key(0.0, "fake: images/s, 0 for no limit", low=0.0)
     record: str | None = key(None, "fake: a file that gets a line for every caption made")
     salt: str = key("", "fake: random makes each caption differ", choices=("", "random"))
-    poison: dict[str, str] = key({}, "fake: caption → crash, hang or error")
+    poison: dict[str, str] = key({}, "fake: caption → crash, hang, error, cut, or say TEXT")
 
 
 @dataclass(kw_only=True)
@@ -156,10 +166,65 @@ class Slurm:
 
 
 @dataclass(kw_only=True)
-class Watermark:
+class Onnx:
+    """An ONNX model with one image input N×3×H×W; `class_` is written `class` as a key."""
+
+    path: str | None = key(None, "the .onnx file")
+    sha256: str | None = key(None, "of the file; another one is an error at launch")
+    threshold: float = key(0.5, "what action compares the score with")
+    size: Any = key(None, "input side, or [height,width]; default: the model's own")
+    mean: list[float] = key([0.485, 0.456, 0.406], "of RGB scaled to 0 to 1; ImageNet's")
+    std: list[float] = key([0.229, 0.224, 0.225], "of RGB scaled to 0 to 1; ImageNet's")
+    class_: int = key(1, "softmax: the output whose share is the score", low=0)
+    resampling: str = key(
+        "bilinear", "Pillow's filter", choices=("nearest", "bilinear", "bicubic", "lanczos")
+    )
+
+
+@dataclass(kw_only=True)
+class Watermark(Onnx):
     """An ONNX classifier of two logits, clean and watermarked."""
 
     kind: str = key("off", "set by watermark=off or watermark=onnx", choices=("off", "onnx"))
+    action: str = key(
+        "score", "drop: pictures at threshold or above are filtered", choices=("score", "drop")
+    )
+
+
+@dataclass(kw_only=True)
+class Scorer(Onnx):
+    """A further ONNX model under a name of the user's, such as scorers.aesthetic.path=…"""
+
+    kind: str = key(
+        "softmax", "of several outputs, or of one output", choices=("softmax", "sigmoid", "value")
+    )
+    action: str = key(
+        "score",
+        "drop: filtered at threshold or above; drop_below: below it",
+        choices=("score", "drop", "drop_below"),
+    )
+
+
+@dataclass(kw_only=True)
+class Quality:
+    """Which captions are flagged, and what becomes of them."""
+
+    flags: list[str] = key(list(FLAGS), f"checks that are made: {', '.join(FLAGS)}")
+    bad: list[str] = key(list(FLAGS), "flags that retries and action act on")
+    retries: int = key(0, "times a bad caption is asked for again", low=0, high=10)
+    temperature_step: float = key(0.3, "added at each retry", low=0.0, high=2.0)
+    action: str = key(
+        "publish", "what stays bad: with its flags, or not", choices=("publish", "filter")
+    )
+    repeats: int = key(4, "repetition: the same words so many times in a row", low=2)
+    duplicated: float = key(
+        0.5, "repetition: share of words in repeats of earlier five", low=0.01, high=1.0
+    )
+    min_characters: int = key(0, "short: fewer; 0: any number will do", low=0)
+    min_words: int = key(0, "short: fewer; 0: any number will do", low=0)
+    echo_words: int = key(6, "echo: so many words of the prompt in a row", low=3)
+    script: str | None = key(None, "script: the one that is expected; null: any", choices=SCRIPTS)
+    script_share: float = key(0.2, "script: more letters of others", low=0.0, high=1.0)
 
 
 @dataclass(kw_only=True)
@@ -184,6 +249,8 @@ class Config:
     engine: Engine = field(default_factory=Engine)
     slurm: Slurm = field(default_factory=Slurm)
     watermark: Watermark = field(default_factory=Watermark)
+    scorers: dict[str, Any] = key({}, "NAME.path, NAME.kind, …: further ONNX scorers")
+    quality: Quality = field(default_factory=Quality)
     output: Output = field(default_factory=Output)
     wait: bool | None = key(None, "stay until the end; default: with slurm=local only")
     dry_run: bool = key(False, "print the plan and the batch script, submit nothing")

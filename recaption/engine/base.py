@@ -38,7 +38,8 @@ class Question:
     name: str
     system: str | None
     text: str
-    attempt: int = 0  # which try this is, for seeds
+    attempt: int = 0  # which try of a flagged caption this is, for seeds
+    temperature: float | None = None  # in place of the run's
 
 
 @dataclass(frozen=True)

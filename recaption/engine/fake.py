@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import secrets
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import PIL.Image
+import xxhash
 
 from recaption.engine.base import Caption, Device, Question, Spec
 
@@ -26,12 +27,15 @@ class FakeRenderer:
         return value
 
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
-        texts = [f"{q.system or ''}\n{q.text}" for q in questions]
+        texts = [
+            f"{q.system or ''}\n{q.text}{f'#{q.attempt}' * (q.attempt > 0)}" for q in questions
+        ]
         return {"pixels": rgb.tobytes(), "size": rgb.size, "texts": texts}
 
 
 class FakeEngine:
-    """Answers at `engine.rate` images/s, and crashes, hangs or errs on `engine.poison` captions."""
+    """Answers at `engine.rate` images/s; on captions in `engine.poison` it crashes, hangs, errs, or
+    answers something else."""
 
     def __init__(self, spec: Spec, device: Device) -> None:
         self.settings = spec.config.engine
@@ -55,7 +59,7 @@ class FakeEngine:
             await self._poison(caption.text)
             if self.record is not None:
                 os.write(self.record, f"{caption.text}\n".encode())
-        return captions
+        return [self._changed(caption) for caption in captions]
 
     def as_another(self, payload: Any, picture: str) -> Any:
         return payload
@@ -64,9 +68,17 @@ class FakeEngine:
         return
 
     def _caption(self, payload: Any, text: str, salt: bytes) -> Caption:
-        digest = hashlib.sha256(f"{payload['size']}\n{text}\n".encode() + salt)
+        digest = xxhash.xxh3_128(f"{payload['size']}\n{text}\n".encode() + salt)
         digest.update(payload["pixels"])
         return Caption(f"fake {digest.hexdigest()[:24]}", "stop", 2)
+
+    def _changed(self, caption: Caption) -> Caption:
+        poison = self.settings.poison.get(caption.text, "")
+        if poison == "cut":
+            return replace(caption, finish_reason="length")
+        if poison.startswith("say "):
+            return replace(caption, text=poison.removeprefix("say "))
+        return caption
 
     async def _poison(self, caption: str) -> None:
         match self.settings.poison.get(caption):

@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -134,8 +133,8 @@ def finish(context: Context, job: Finish) -> Finished:
         if not sidecar.exists():
             made = _rows(context, job, index, file)
             temporary = paths.temporary(sidecar, context.attempt)
-            with publish.disk_errors(), publish.gone_on_error(temporary):
-                rows.write_rows(temporary, made, context.settings.prompts)
+            with publish.disk_errors(sidecar), publish.gone_on_error(temporary):
+                rows.write_rows(temporary, made, context.settings.prompts, context.settings.scores)
             publish.publish(temporary, sidecar)
         decided = _decided(sidecar)
         tar_hash, tar_size = _publish_tar(context, job, index, decided, file)
@@ -180,12 +179,12 @@ def _rows(context: Context, job: Finish, index: Index, file: BinaryIO) -> list[d
             why = history.unread.get(i, "it has no state in the journals")
             raise ShardError(f"sample {sample.key}: {why}")
         original, _ = source_text(reader, sample, context.settings.caption_key)
-        made.append(_row(event, original, context.settings.prompts))
+        made.append(_row(event, original, context.settings))
     return made
 
 
-def _row(event: journal.Event, original: str, prompts: Sequence[str]) -> dict[str, Any]:
-    facts = event.get("facts", {})
+def _row(event: journal.Event, original: str, settings: Settings) -> dict[str, Any]:
+    prompts, facts = settings.prompts, event.get("facts", {})
     row = {
         "key": event["key"],
         "index": event["i"],
@@ -199,7 +198,9 @@ def _row(event: journal.Event, original: str, prompts: Sequence[str]) -> dict[st
         "tries": event.get("tries", 1),
         "strikes": event.get("strikes", 0),
         "attempt": event["attempt"],
+        "attempts": facts.get("attempts", ""),
     }
+    row |= {name: facts.get(name) for name in settings.scores}
     captions = event.get("captions", {})
     nothing = {"caption": "", "finish_reason": "", "tokens": 0, "flags": ""}
     row |= captions.get(prompts[0], nothing)
@@ -216,7 +217,7 @@ def _publish_tar(
     final = context.paths.tar(job.shard.name)
     temporary = context.paths.temporary(final, context.attempt)
     with (
-        publish.disk_errors(),
+        publish.disk_errors(final),
         publish.gone_on_error(temporary),
         temporary.open("wb", 1 << 20) as out,
     ):

@@ -15,10 +15,10 @@ from recaption.pipeline import children
 from recaption.pipeline.engines import Death, EngineHandle, Engines
 from recaption.pipeline.librarian import Context
 from recaption.pipeline.preparation import CHUNK, Preparation
+from recaption.pipeline.review import Review
 from recaption.pipeline.shelf import Shelf, Source
 from recaption.pipeline.work import Work
-from recaption.quality import flags
-from recaption.run.rows import CAPTIONED, FAILED
+from recaption.run.rows import CAPTIONED, FAILED, FILTERED
 
 TRIES = 2  # of one request that the engine answers with an error
 TICK = 0.25  # seconds
@@ -50,6 +50,7 @@ class Pipeline:
             self.shelf = Shelf(spec.config, context, source, lambda: facts | self.engines.facts())
             endings.callback(self.shelf.close)
             self.endings = endings.pop_all()
+        self.review = Review(spec)
         self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
         self.numbers = itertools.count()
         self.suspected = 0  # samples with strikes and no final state
@@ -131,24 +132,28 @@ class Pipeline:
                 return
 
     def _answered(self, work: Work, captions: list[Caption]) -> None:
-        names = self.preparation.stages[work.stage]
-        work.captions.update(zip(names, captions, strict=True))
         work.tries += 1
+        self.tokens += sum(c.tokens for c in captions)
+        names = work.asking or self.preparation.stages[work.stage]
+        if self.review.again(work, names, captions):
+            self.preparation.again.append(work)
+            return
         if work.stage + 1 < len(self.preparation.stages):
             work.stage += 1
             self.preparation.again.append(work)
             return
-        work.status = CAPTIONED
-        self.captioned += 1
-        self.tokens += sum(c.tokens for c in work.captions.values())
+        work.reason = self.review.refused(work)
+        work.status = FILTERED if work.reason else CAPTIONED
+        self.captioned += work.status == CAPTIONED
         self._settle(work)
 
     def _refused(self, work: Work, reason: str) -> None:
         work.tries += 1
-        if work.tries < TRIES:
+        work.errors += 1
+        if work.errors < TRIES:
             self.preparation.again.append(work)
         else:
-            work.status, work.reason = FAILED, f"generation failed {work.tries} times: {reason}"
+            work.status, work.reason = FAILED, f"generation failed {work.errors} times: {reason}"
             self._settle(work)
 
     def _death(self, death: Death) -> None:
@@ -176,13 +181,13 @@ class Pipeline:
         self.suspected -= work.strikes > 0
         self.settled += 1
         event = work.event(work.status, work.reason)
-        if work.status == CAPTIONED:
+        if work.status in (CAPTIONED, FILTERED) and work.captions:
             event["captions"] = {
                 name: {
                     "caption": c.text,
                     "finish_reason": c.finish_reason,
                     "tokens": c.tokens,
-                    "flags": flags(c),
+                    "flags": ",".join(work.flags[name]),
                 }
                 for name, c in work.captions.items()
             }

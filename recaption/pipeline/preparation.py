@@ -8,6 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from recaption.devices import cpus
 from recaption.engine.base import Spec
 from recaption.errors import TaskError
 from recaption.pipeline import children
@@ -37,7 +38,8 @@ class Preparation:
         self.largest = self.results = self.odd = 0
         self.succeeded = False
         seconds = spec.config.image.decode_seconds * CHUNK
-        self.pool = children.Pool(worker.main, (spec, self.arena.path), workers, seconds)
+        threads = max(1, (cpus() - 1) // workers)  # of each worker's ONNX models
+        self.pool = children.Pool(worker.main, (spec, self.arena.path, threads), workers, seconds)
         self.again: deque[Work] = deque()  # to be prepared before any fresh work
         self.ready: deque[Work] = deque()
         self.suspects: deque[Work] = deque()  # ready, with strikes
@@ -53,7 +55,7 @@ class Preparation:
         while self.pool.vacancies() > 0:
             chunk: list[Work] = []
             while len(chunk) < CHUNK:
-                work = self.again.popleft() if self.again else fresh()
+                work = self._next(fresh)
                 if work is None:
                     break
                 if (chunk and work.alone) or not self._allot(work):
@@ -84,6 +86,14 @@ class Preparation:
     def close(self) -> None:
         self.pool.close()
         self.arena.close()
+
+    def _next(self, fresh: Callable[[], Work | None]) -> Work | None:
+        """Suspects first: what is ready waits for them, and the room that it takes for them, too."""
+        suspect = next((work for work in self.again if work.strikes), None)
+        if suspect is not None:
+            self.again.remove(suspect)
+            return suspect
+        return self.again.popleft() if self.again else fresh()
 
     def _outcome(self, chunk: list[Work], result: Any) -> list[Work]:
         if isinstance(result, children.Crashed):
@@ -160,9 +170,11 @@ class Preparation:
             path=shard.path,
             sample=work.sample,
             picture=f"{shard.shard.name}/{work.sample.key}",
-            prompts=self.stages[work.stage],
+            prompts=work.asking or self.stages[work.stage],
             offset=work.offset,
             size=work.length,
             captions={name: caption.text for name, caption in work.captions.items()},
-            attempt=work.tries,
+            attempt=work.retries,
+            temperature=work.temperature,
+            scored=any(name.endswith("_score") for name in work.facts),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -48,6 +49,13 @@ class Work:
     alone: bool = False  # prepared in a chunk of its own, after a worker died on it
     stage: int = 0
     captions: dict[str, Caption] = field(default_factory=dict)
+    flags: dict[str, list[str]] = field(default_factory=dict)  # of the captions
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # how the captions came about
+    attempts: list[dict[str, Any]] = field(default_factory=list)  # captions that were not kept
+    retries: int = 0  # of flagged captions in this stage
+    asking: tuple[str, ...] = ()  # the prompts that are asked again
+    temperature: float | None = None  # in place of the run's
+    errors: int = 0  # answers of the engine that were none
     facts: dict[str, Any] = field(default_factory=dict)
     offset: int | None = None  # its region in the arena, while it has one
     length: int = 0
@@ -63,6 +71,8 @@ class Work:
         event: Event = {"i": self.index, "key": self.sample.key, "status": status}
         if reason:
             event["reason"] = reason
+        if self.attempts:
+            self.facts["attempts"] = json.dumps(self.attempts, ensure_ascii=False)
         if self.facts:
             event["facts"] = self.facts
         if self.strikes:

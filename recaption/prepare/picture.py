@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,15 +36,22 @@ class Picture:
     height: int
 
 
-def decode(content: bytes, rules: Rules, max_pixels: int, min_side: int) -> Picture:
+def decode(
+    content: bytes,
+    rules: Rules,
+    max_pixels: int,
+    min_side: int,
+    look: Callable[[PIL.Image.Image], None] | None = None,
+) -> Picture:
     """Decode, orient, convert to RGB and scale down to `max_pixels`.
 
+    `look` is shown the whole picture in RGB as it is stored, before it is turned and scaled.
     Raises SampleError with the reason for anything that the rules do not allow.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which is not ours
-            return _decode(content, rules, max_pixels, min_side)
+            return _decode(content, rules, max_pixels, min_side, look)
     except SampleError:
         raise
     except MemoryError:
@@ -54,7 +62,13 @@ def decode(content: bytes, rules: Rules, max_pixels: int, min_side: int) -> Pict
         raise SampleError(f"damaged image: {type(e).__name__}: {e}") from None
 
 
-def _decode(content: bytes, rules: Rules, max_pixels: int, min_side: int) -> Picture:
+def _decode(
+    content: bytes,
+    rules: Rules,
+    max_pixels: int,
+    min_side: int,
+    look: Callable[[PIL.Image.Image], None] | None,
+) -> Picture:
     if not content:
         raise SampleError("empty image")
     with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -72,14 +86,16 @@ def _decode(content: bytes, rules: Rules, max_pixels: int, min_side: int) -> Pic
             raise SampleError(
                 f"image of {width}×{height} pixels has a side below {min_side} pixels"
             )
-        if rules.draft and image.format == "JPEG" and scale <= 0.5:
+        if rules.draft and look is None and image.format == "JPEG" and scale <= 0.5:
             image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
         image.load()
+        if look is not None:
+            look(to_rgb(image, tuple(rules.background)))
         turned = _turned(image)
     if (turned.width > turned.height) != (width > height):
         width, height = height, width
     rgb = to_rgb(turned, tuple(rules.background))
-    return Picture(_cap(rgb, max_pixels), width, height)
+    return Picture(capped(rgb, max_pixels), width, height)
 
 
 def _turned(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -106,7 +122,8 @@ def to_rgb(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Ima
     return image.convert("RGB")
 
 
-def _cap(rgb: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+def capped(rgb: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+    """Scaled down to at most `max_pixels`, in its own aspect ratio."""
     if rgb.width * rgb.height <= max_pixels:
         return rgb
     scale = math.sqrt(max_pixels / (rgb.width * rgb.height))

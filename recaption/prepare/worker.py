@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import resource
 import signal
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, BinaryIO
+
+import PIL.Image
 
 from recaption.engine.base import Question, Renderer, Spec
 from recaption.engine.orphan import die_with_parent
 from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError
+from recaption.prepare import score
 from recaption.prepare.picture import decode
 from recaption.prompt import Values, fill
-from recaption.run.rows import REJECTED, UNREAD
+from recaption.run.rows import FILTERED, REJECTED, UNREAD
 from recaption.shard.index import Sample
 from recaption.shard.write import Reader, source_text
 
@@ -40,6 +45,8 @@ class Descriptor:
     size: int
     captions: dict[str, str] = field(default_factory=dict)  # answers that prompts may refer to
     attempt: int = 0
+    temperature: float | None = None  # in place of the run's
+    scored: bool = False  # an earlier preparation has scored it
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,12 @@ def preload(spec: Spec) -> Renderer:
     return _renderer
 
 
-def main(connection: Connection, spec: Spec, arena: str) -> None:
+def main(connection: Connection, spec: Spec, arena: str, threads: int) -> None:
     """Entry point of the child process: a list of descriptors in, a list of results out."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        preparer = Preparer(spec, preload(spec), arena)
+        preparer = Preparer(spec, preload(spec), arena, score.load(spec.config, threads))
     except Exception as e:
         connection.send(f"cannot start: {type(e).__name__}: {e}")
         raise
@@ -89,7 +96,7 @@ def main(connection: Connection, spec: Spec, arena: str) -> None:
             chunk: list[Descriptor] = connection.recv()
         except EOFError:
             os._exit(0)
-        connection.send([preparer.prepare(d) for d in chunk])
+        connection.send(preparer.prepare_all(chunk))
 
 
 def _limit_memory(megabytes: int) -> None:
@@ -100,34 +107,60 @@ def _limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
+@dataclass
+class _Seen:
+    """A descriptor on its way through a worker."""
+
+    d: Descriptor
+    facts: dict[str, Any] = field(default_factory=dict)
+    rgb: PIL.Image.Image | None = None
+    tensors: list[Any] = field(default_factory=list)  # per scorer
+    result: Prepared | None = None
+
+
 class Preparer:
     """Prepares descriptors with one renderer and a small cache of open shards."""
 
-    def __init__(self, spec: Spec, renderer: Renderer, arena: str) -> None:
+    def __init__(
+        self, spec: Spec, renderer: Renderer, arena: str, scorers: list[score.Model]
+    ) -> None:
         self.config = spec.config
         self.prompts = {p.name: p for p in spec.prompts}
         self.renderer = renderer
+        self.scorers = scorers
         with open(arena, "r+b") as file:
             self.region = memoryview(mmap.mmap(file.fileno(), 0))
         self.files: OrderedDict[int, BinaryIO] = OrderedDict()
 
-    def prepare(self, d: Descriptor) -> Prepared:
-        facts: dict[str, Any] = {}
+    def prepare_all(self, chunk: Sequence[Descriptor]) -> list[Prepared]:
+        """Read and decode all of them, score them as one batch, render those that stay."""
+        seen = [_Seen(d) for d in chunk]
+        for one in seen:
+            self._step(one, self._look)
+        self._score([one for one in seen if one.result is None and one.tensors])
+        for one in seen:
+            self._step(one, self._render)
+        return [one.result or Prepared(one.d.number) for one in seen]
+
+    def _step(self, one: _Seen, action: Callable[[_Seen], None]) -> None:
+        """Do one thing with a sample, unless its end is known; what is raised is its end."""
+        number, facts = one.d.number, one.facts
         try:
-            payload = self._payload(d, facts)
-            length = pack(payload, self.region[d.offset : d.offset + d.size])
+            if one.result is None:
+                action(one)
         except TooSmall as e:
-            return Prepared(d.number, needs=e.args[0], facts=facts)
+            one.result = Prepared(number, needs=e.args[0], facts=facts)
         except SampleError as e:
-            return Prepared(d.number, status=REJECTED, reason=str(e), facts=facts)
+            one.result = Prepared(number, status=REJECTED, reason=str(e), facts=facts)
         except (InputChanged, OSError) as e:
-            return Prepared(d.number, status=UNREAD, reason=f"cannot be read: {e}", facts=facts)
+            reason = f"cannot be read: {e}"
+            one.result = Prepared(number, status=UNREAD, reason=reason, facts=facts)
         except Exception as e:  # noqa: BLE001 - image processors raise anything on odd pictures
             reason = f"cannot be prepared: {type(e).__name__}: {e}"
-            return Prepared(d.number, status=REJECTED, reason=reason, odd=True, facts=facts)
-        return Prepared(d.number, length=length, facts=facts)
+            one.result = Prepared(number, status=REJECTED, reason=reason, odd=True, facts=facts)
 
-    def _payload(self, d: Descriptor, facts: dict[str, Any]) -> Any:
+    def _look(self, one: _Seen) -> None:
+        d, facts = one.d, one.facts
         if d.sample.defect:
             raise SampleError(d.sample.defect)
         reader = Reader(self._file(d))
@@ -137,9 +170,37 @@ class Preparer:
             raise SampleError(f"no image member ({keys})")
         facts["image_hash"] = hashlib.sha256(content).hexdigest()
         model = self.config.model
-        picture = decode(content, self.config.image, model.max_pixels, model.min_side)
+
+        def look(rgb: PIL.Image.Image) -> None:
+            if not d.scored:
+                one.tensors = [scorer.tensor(rgb) for scorer in self.scorers]
+
+        shown = look if self.scorers else None
+        picture = decode(content, self.config.image, model.max_pixels, model.min_side, shown)
         facts.update(width=picture.width, height=picture.height)
-        return self.renderer.render(picture.rgb, d.picture, self._questions(d, reader))
+        one.rgb = picture.rgb
+
+    def _score(self, batch: Sequence[_Seen]) -> None:
+        for n, scorer in enumerate(self.scorers if batch else ()):
+            for one, value in zip(batch, scorer.scores([b.tensors[n] for b in batch]), strict=True):
+                if math.isfinite(value):
+                    one.facts[f"{scorer.name}_score"] = value
+        for one in batch:
+            self._step(one, self._judge)
+
+    def _judge(self, one: _Seen) -> None:
+        for scorer in self.scorers:
+            if reason := scorer.verdict(one.facts.get(f"{scorer.name}_score")):
+                one.result = Prepared(one.d.number, 0, 0, FILTERED, reason, facts=one.facts)
+                return
+
+    def _render(self, one: _Seen) -> None:
+        d = one.d
+        assert one.rgb is not None
+        questions = self._questions(d, Reader(self._file(d)))
+        payload = self.renderer.render(one.rgb, d.picture, questions)
+        length = pack(payload, self.region[d.offset : d.offset + d.size])
+        one.result = Prepared(d.number, length=length, facts=one.facts)
 
     def _questions(self, d: Descriptor, reader: Reader) -> list[Question]:
         prompts = [self.prompts[name] for name in d.prompts]
@@ -155,6 +216,7 @@ class Preparer:
                 fill(p.system, values, self.renderer.clean) if p.system else None,
                 fill(p.text, values, self.renderer.clean),
                 d.attempt,
+                d.temperature,
             )
             for p in prompts
         ]

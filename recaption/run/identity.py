@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recaption.config.schema import Config, Prompt
+from recaption.config.schema import Config, Prompt, Scorer
+from recaption.config.scorers import all_scorers, section
+from recaption.errors import bad_value
 
 FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
 MODEL_KEYS = (
@@ -33,13 +35,14 @@ def identity(
     covered: dict[str, Any] = {f"model.{key}": model[key] for key in MODEL_KEYS}
     covered["model.files"] = model_files
     template = config.model.chat_template
-    covered["model.chat_template"] = _file_hash(template) if template else None
+    covered["model.chat_template"] = _file_hash("model.chat_template", template)
     for prompt in prompts:
         prefix = "prompt" if len(prompts) == 1 else f"prompts.{prompt.name}"
         covered |= {f"{prefix}.{key}": value for key, value in asdict(prompt).items()}
     if len(prompts) > 1:
         covered["prompts"] = [p.name for p in prompts]
     covered |= {f"sampling.{key}": value for key, value in asdict(config.sampling).items()}
+    covered |= {f"quality.{key}": value for key, value in asdict(config.quality).items()}
     covered |= {f"image.{k}": value for k, value in image.items() if k not in FREE_IMAGE_KEYS}
     covered |= {
         "data.shards": _list_hash(urls),
@@ -51,7 +54,23 @@ def identity(
         "output.text": config.output.text,
         "output.mode": config.output.mode,
         "watermark": config.watermark.kind,
+        "scorers": sorted(config.scorers),
     }
+    for name, scorer in all_scorers(config).items():
+        covered |= _scorer(section(name), scorer)
+    return covered
+
+
+def _scorer(key: str, scorer: Scorer) -> dict[str, Any]:
+    """What shapes a scorer's scores, and the threshold only where it decides about pictures."""
+    covered: dict[str, Any] = {
+        f"{key}.model": _file_hash(f"{key}.path", scorer.path),
+        f"{key}.output": [scorer.kind, scorer.class_ if scorer.kind == "softmax" else 0],
+        f"{key}.input": [scorer.size, scorer.mean, scorer.std, scorer.resampling],
+        f"{key}.action": scorer.action,
+    }
+    if scorer.action != "score":
+        covered[f"{key}.threshold"] = scorer.threshold
     return covered
 
 
@@ -75,6 +94,11 @@ def _list_hash(urls: Sequence[str]) -> str:
     return f"{len(urls)} shards, sha256 {hashlib.sha256(chr(10).join(urls).encode()).hexdigest()}"
 
 
-def _file_hash(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+def _file_hash(key: str, path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as e:
+        raise bad_value(key, path, f"cannot be read: {e.strerror}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from recaption import publish
-from recaption.config.schema import Config, Prompt
+from recaption.config.schema import Config, Prompt, Scorer
 from recaption.errors import RecaptionError, UserError
 from recaption.run.paths import RunPaths
 
@@ -53,7 +53,8 @@ class Submission:
 
 def write_run(paths: RunPaths, run: Run, tag: str) -> bool:
     """Freeze the run; False if somebody else did so first."""
-    record = {**asdict(run), "format": FORMAT}
+    record = {**vars(run), "format": FORMAT}  # asdict would copy every shard
+    record["prompts"] = [asdict(p) for p in run.prompts]
     record["shards"] = [[s.url, s.name, s.size] for s in run.shards]
     content = json.dumps(record, ensure_ascii=False, indent=None).encode()
     return publish.create(paths.run_json, content, paths.temporary(paths.run_json, tag))
@@ -75,7 +76,7 @@ def read_run(paths: RunPaths) -> Run:
 def write_submission(paths: RunPaths, submission: Submission, tag: str) -> Submission:
     """Store a submission under the first free number; returns it with that number."""
     for number in range(submission.number, submission.number + 10_000):
-        record = {**asdict(submission), "number": number}
+        record = {**vars(submission), "number": number}
         content = json.dumps(record, ensure_ascii=False).encode()
         target = paths.submission(number)
         if publish.create(target, content, paths.temporary(target, tag)):
@@ -86,7 +87,7 @@ def write_submission(paths: RunPaths, submission: Submission, tag: str) -> Submi
 def add_jobs(paths: RunPaths, submission: Submission, tag: str) -> None:
     """Record the job ids once they are known."""
     target = paths.submission(submission.number)
-    content = json.dumps(asdict(submission), ensure_ascii=False).encode()
+    content = json.dumps(vars(submission), ensure_ascii=False).encode()
     publish.replace(target, content, paths.temporary(target, tag))
 
 
@@ -123,6 +124,7 @@ def typed_config(record: dict[str, Any]) -> Config:
         name: hints[name](**value) if is_dataclass(hints[name]) else value
         for name, value in record.items()
     }
+    sections["scorers"] = {name: Scorer(**value) for name, value in record["scorers"].items()}
     return Config(**sections)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+if TYPE_CHECKING:
+    import pyarrow as pa  # takes a quarter of a second, which the quick commands do without
 
 STATES = ("captioned", "filtered", "rejected", "failed")
 CAPTIONED, FILTERED, REJECTED, FAILED = STATES
@@ -17,8 +17,10 @@ REASONS = 5  # per shard, in the task's log
 REASON_LENGTH = 120
 
 
-def schema(prompts: Sequence[str]) -> pa.Schema:
-    """Columns of a sidecar; with several prompts, further ones per prompt."""
+def schema(prompts: Sequence[str], scores: Sequence[str] = ()) -> pa.Schema:
+    """Columns of a sidecar; with several prompts, further ones per prompt; and further scores."""
+    import pyarrow as pa
+
     fields = [
         ("key", pa.string()),
         ("index", pa.int32()),
@@ -36,7 +38,9 @@ def schema(prompts: Sequence[str]) -> pa.Schema:
         ("tries", pa.int32()),
         ("strikes", pa.int32()),
         ("attempt", pa.string()),
+        ("attempts", pa.string()),
     ]
+    fields += [(name, pa.float32()) for name in scores if name != "watermark_score"]
     if len(prompts) > 1:
         for name in prompts:
             fields += [
@@ -48,12 +52,19 @@ def schema(prompts: Sequence[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]], prompts: Sequence[str]) -> None:
-    table = pa.Table.from_pylist(rows, schema=schema(prompts))
+def write_rows(
+    path: Path, rows: list[dict[str, Any]], prompts: Sequence[str], scores: Sequence[str] = ()
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(rows, schema=schema(prompts, scores))
     pq.write_table(table, path, compression="zstd")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
 

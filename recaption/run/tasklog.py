@@ -24,7 +24,8 @@ class TaskLog:
     """Appends events; a line is written at once or not at all."""
 
     def __init__(self, path: Path) -> None:
-        with disk_errors():
+        self.path = path
+        with disk_errors(path):
             self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         self.started = self.last_beat = time.monotonic()
         self.had_first = False
@@ -33,7 +34,7 @@ class TaskLog:
     def write(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
         content = f"{self.mend}{line}\n".encode()
-        with disk_errors():
+        with disk_errors(self.path):
             whole = os.write(self.fd, content) == len(content)
         self.mend = "" if whole else "\n"
 
@@ -54,11 +55,18 @@ class TaskLog:
         os.close(self.fd)
 
 
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """Events of one log; a line that is still being written, or was cut by a full disk, is left out."""
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            return
+    lines = path.read_bytes().split(b"\n")[:-1]
+    try:
+        events: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
+        return events
+    except ValueError:
+        return list(_readable(lines))
+
+
+def _readable(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             yield json.loads(line)
         except ValueError:

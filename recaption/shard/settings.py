@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from recaption.run.record import Run
 from recaption.shard.write import Settings
 
@@ -16,5 +19,11 @@ def settings_of(run: Run) -> Settings:
         caption_key=frozen["data.caption_key"],
         keep_text=frozen["output.text"] == "keep",
         captions_only=frozen["output.mode"] == "captions",
-        scored=frozen["watermark"] != "off",
+        scores=score_columns(frozen),
     )
+
+
+def score_columns(identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the columns and fields that hold scores."""
+    watermark = ["watermark"] if identity["watermark"] != "off" else []
+    return tuple(f"{name}_score" for name in [*watermark, *identity["scorers"]])

@@ -6,6 +6,7 @@ reach it as /proc/PID/fd/N, and it is gone when the task is, however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -77,7 +78,7 @@ def fetch(url: str, target: str, limit: int) -> None:
             total += len(chunk)
             if total > limit:
                 raise ShardError(f"larger than the spool's bound of {limit} bytes")
-            with disk_errors():
+            with disk_errors(Path(target)):
                 while chunk:
                     chunk = chunk[out.write(chunk) :]
 
@@ -129,8 +130,13 @@ class _Remote:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.file:
-            self.file.close()
+        self._close()
+
+    def _close(self) -> None:
+        file, self.file = self.file, None
+        if file:
+            with contextlib.suppress(Exception):  # it is broken, or of no more use
+                file.close()
 
     def read(self, count: int) -> bytes:
         """The next bytes, none at the end; raises ShardError if that is not the file's end."""
@@ -172,7 +178,7 @@ class _Remote:
             try:
                 return action()
             except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
-                self.file = None
+                self._close()
                 self.ranges = self.ranges and "range requests" not in str(e)
                 status = getattr(e.__cause__, "status", None)
                 if attempt == RETRIES or status in GONE:

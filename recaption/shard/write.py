@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from recaption.crash import crash_point
 from recaption.errors import InputChanged
 from recaption.run.rows import CAPTIONED
 from recaption.shard import text
@@ -26,7 +27,7 @@ class Settings:
     caption_key: str
     keep_text: bool
     captions_only: bool
-    scored: bool
+    scores: tuple[str, ...]  # columns and fields
 
 
 class Reader:
@@ -65,20 +66,31 @@ def write_tar(
     """
     if [sample.key for sample in index.samples] != [row["key"] for row in rows]:
         raise InputChanged("input changed: its samples are not those of the published sidecar")
-    reader, digest = Reader(source), hashlib.sha256()
-    written = 0
-    repeats = _repeats(index.samples)
-    for i, (sample, row) in enumerate(zip(index.samples, rows, strict=True)):
-        if row["status"] == CAPTIONED or (settings.captions_only and i not in repeats):
-            for name, content in _members(reader, sample, row, settings):
-                for piece in _entry(name, content):
-                    digest.update(piece)
-                    written += out.write(piece)
+    return write_members(out, _all_members(Reader(source), index, rows, settings))
+
+
+def write_members(out: BinaryIO, members: Iterable[tuple[str, bytes]]) -> str:
+    """Write (name, content) as a tar; return its sha256."""
+    written, digest = 0, hashlib.sha256()
+    for name, content in members:
+        for piece in _entry(name, content):
+            digest.update(piece)
+            written += out.write(piece)
     end = bytes(2 * tarfile.BLOCKSIZE)
     end += bytes(-(written + len(end)) % tarfile.RECORDSIZE)
     digest.update(end)
     out.write(end)
     return digest.hexdigest()
+
+
+def _all_members(
+    reader: Reader, index: Index, rows: Sequence[dict[str, Any]], settings: Settings
+) -> Iterator[tuple[str, bytes]]:
+    repeats = _repeats(index.samples)
+    for i, (sample, row) in enumerate(zip(index.samples, rows, strict=True)):
+        crash_point("in-tar")
+        if row["status"] == CAPTIONED or (settings.captions_only and i not in repeats):
+            yield from _members(reader, sample, row, settings)
 
 
 def _repeats(samples: Sequence[Sample]) -> set[int]:
@@ -90,12 +102,13 @@ def _repeats(samples: Sequence[Sample]) -> set[int]:
 def _members(
     reader: Reader, sample: Sample, row: Mapping[str, Any], settings: Settings
 ) -> Iterator[tuple[str, bytes]]:
+    row = shown(row, settings)
     original, fields = source_text(reader, sample, settings.caption_key)
     caption = original if settings.keep_text else row["caption"]
     made = {
         "txt": caption.encode("utf-8", "replace"),
         "json": text.merge_json(
-            {} if settings.captions_only else fields, _own_fields(row, original, settings)
+            {} if settings.captions_only else fields, own_fields(row, original, settings)
         ),
     }
     image = sample.find(*settings.image_keys)
@@ -113,7 +126,7 @@ def _members(
         yield f"{sample.key}.{extension}", content
 
 
-def _own_fields(row: Mapping[str, Any], original: str, settings: Settings) -> dict[str, Any]:
+def own_fields(row: Mapping[str, Any], original: str, settings: Settings) -> dict[str, Any]:
     own: dict[str, Any] = {
         "caption": row["caption"],
         "caption_original": original,
@@ -129,10 +142,19 @@ def _own_fields(row: Mapping[str, Any], original: str, settings: Settings) -> di
             own[f"recaption_flags_{name}"] = row[f"flags_{name}"]
     if settings.captions_only:
         own["recaption_status"] = row["status"]
-    if settings.scored:
-        score = row["watermark_score"]
-        own["watermark_score"] = -1.0 if score is None else score
+    for name in settings.scores:
+        score = row[name]
+        own[name] = -1.0 if score is None else float(f"{score:.7g}")  # as float32 has
     return own
+
+
+def shown(row: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
+    """A row as a shard shows it: a caption that was filtered stays in the sidecar alone."""
+    if row["status"] == CAPTIONED:
+        return row
+    columns = ("caption", "finish_reason", "flags")
+    hidden = {*columns, *(f"{c}_{p}" for c in columns for p in settings.prompts)}
+    return {name: "" if name in hidden else value for name, value in row.items()}
 
 
 def _entry(name: str, content: bytes) -> Iterator[bytes]:

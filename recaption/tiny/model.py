@@ -40,12 +40,12 @@ class Size:
     """The dimensions of one variant."""
 
     image: int = 128
-    patch: int = 8
+    patch: int = 16
     scale: int = 4
-    vision_width: int = 128
+    vision_width: int = 160
     vision_layers: int = 5
-    width: int = 192
-    layers: int = 4
+    width: int = 160
+    layers: int = 3
 
     @property
     def image_tokens(self) -> int:
@@ -54,10 +54,8 @@ class Size:
 
 
 SIZES = {
-    "fine": Size(),
-    "wide": Size(vision_width=160, vision_layers=5),
-    "coarse": Size(patch=16, scale=2, vision_width=192, vision_layers=4),
-    "dry": Size(vision_width=32, vision_layers=1, width=64, layers=1),
+    "tiny": Size(),
+    "dry": Size(vision_width=32, vision_layers=3, width=64, layers=1),
 }
 
 
@@ -132,10 +130,10 @@ def build_config(size: Size) -> Idefics3Config:
             "model_type": "llama",
             "vocab_size": VOCABULARY,
             "hidden_size": size.width,
-            "intermediate_size": 512 * size.width // 192,
+            "intermediate_size": 32 * round(8 * size.width / 96),
             "num_hidden_layers": size.layers,
             "num_attention_heads": size.width // 32,
-            "num_key_value_heads": 2,
+            "num_key_value_heads": size.width // 32,
             "head_dim": 32,
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-5,

@@ -13,8 +13,9 @@ from .scenes import COLORS, MAX_ASPECT, MAX_TURN, MIN_GAP, RADII, SIDES
 from .truth import Truth
 
 MOST = 3
-TRIES = 24
-FOLDS = torch.tensor([1.0, 4.0, 3.0, 5.0])  # equal parts around the centre, by shape
+TRIES = 12
+NOMINAL = 128  # pixels: smaller source pictures are blurred by their enlargement
+TIPS = torch.tensor([1.0, 4.0, 3.0, 5.0])  # by shape
 PALETTE = torch.tensor([list(rgb) for rgb in COLORS.values()], dtype=torch.float32)
 
 
@@ -25,11 +26,10 @@ class Plan(NamedTuple):
     size: Tensor
     reach: Tensor
     turn: Tensor
-    fold: Tensor
     normal: Tensor
-    away: Tensor
     rgb: Tensor
     ground: Tensor
+    soft: Tensor
 
 
 def _uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -48,27 +48,24 @@ def _sizes(count: int) -> Tensor:
     return torch.where(torch.rand(count, 1) < 0.5, pair, pair.flip(1))
 
 
-def _outlines(shape: Tensor, large: Tensor, unit: Tensor) -> tuple[Tensor, ...]:
-    """Reach, turn, and the edge's normal (its angle from a tip's) and distance."""
-    radius = torch.where(large > 0, _uniform(*RADII["large"], 1), 0.0)
+def _outlines(shape: Tensor, large: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Reach, turn, and the angle between a star's point and the normal of its edge."""
     small, big = (_uniform(*RADII[name], *shape.shape) for name in ("small", "large"))
     radius = torch.where(large > 0, big, small) * unit[:, None]
     wide = (shape == 1) & (torch.rand(shape.shape) < 0.6)
     reach = torch.where(wide, radius * math.sqrt(2), radius)
-    turn = _uniform(-MAX_TURN, MAX_TURN, *shape.shape) + torch.where(shape == 1, math.pi / 4, 0.0)
+    turn = _uniform(-MAX_TURN, MAX_TURN, *shape.shape)
     inner = _uniform(0.38, 0.45, *shape.shape)
     fifth = math.pi / 5
-    star = torch.atan2(1 - inner * math.cos(fifth), inner * math.sin(fifth))
-    angles = torch.tensor([0.0, math.pi / 4, math.pi / 3, 0.0])
-    normal = torch.where(shape == 3, star, angles[shape])
-    return reach, turn, normal, reach * torch.cos(normal)
+    return reach, turn, torch.atan2(1 - inner * math.cos(fifth), inner * math.sin(fifth))
 
 
 def _boxes(shape: Tensor, reach: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
     """The corners of the upright boxes around (0, 0), (scenes, 3, 2) each."""
     step = torch.arange(5.0)
-    fold = FOLDS[shape][..., None]
-    angle = turn[..., None] + 2 * math.pi * torch.minimum(step, fold - 1) / fold
+    fold = TIPS[shape][..., None]
+    first = turn + torch.where(shape == 1, math.pi / 4, 0.0)
+    angle = first[..., None] + 2 * math.pi * torch.minimum(step, fold - 1) / fold
     tips = torch.stack([torch.sin(angle), -torch.cos(angle)], -1) * reach[..., None, None]
     ring = (shape == 0)[..., None]
     low = torch.where(ring, -reach[..., None], tips.amin(2))
@@ -84,7 +81,7 @@ def plan(count: int) -> Plan:
     number = torch.multinomial(torch.tensor([0.2, 0.3, 0.5]), count, replacement=True) + 1
     ground = torch.randint(8, (count,))
     color = (ground[:, None] + torch.randint(1, 8, (count, MOST))) % 8
-    reach, turn, normal, away = _outlines(shape, large, unit)
+    reach, turn, normal = _outlines(shape, large, unit)
     low, high = _boxes(shape, reach, turn)
     margin = _uniform(-0.02, 0.06, count, 1).clamp(min=0) * unit[:, None]
     center = torch.empty(count, MOST, 2)
@@ -95,7 +92,9 @@ def plan(count: int) -> Plan:
         fits = (room > 0).all(1)[:, None].expand(-1, TRIES)
         for j in range(k):
             gap = (tries - center[:, None, j]).abs()
-            fits = fits & (gap.square().sum(2).sqrt() >= (reach[:, k] + reach[:, j])[:, None] + margin)
+            fits = fits & (
+                gap.square().sum(2).sqrt() >= (reach[:, k] + reach[:, j])[:, None] + margin
+            )
             fits = fits & (gap[..., 0] >= MIN_GAP * size[:, :1])
         center[:, k] = tries[torch.arange(count), fits.float().argmax(1)]
         valid &= fits.any(1) | (k >= number)
@@ -103,76 +102,87 @@ def plan(count: int) -> Plan:
     absent = torch.arange(MOST) >= number[:, None]
     order = torch.where(absent, 2.0, place[..., 0]).argsort(1)
     there = ~absent
-    shape, color, large = (torch.where(there, p, -1).gather(1, order) for p in (shape, color, large))
-    x, y, reach, turn, normal, away = (
-        p.gather(1, order) for p in (place[..., 0], place[..., 1], reach, turn, normal, away)
+    shape, color, large = (
+        torch.where(there, p, -1).gather(1, order) for p in (shape, color, large)
+    )
+    x, y, reach, turn, normal = (
+        p.gather(1, order) for p in (place[..., 0], place[..., 1], reach, turn, normal)
     )
     truth = Truth(shape, color, large, x, y, ground)
     rgb = (PALETTE[color] + torch.randint(-20, 21, (count, MOST, 3))).clamp(0, 255)
     back = (PALETTE[ground] + torch.randint(-20, 21, (count, 3))).clamp(0, 255)
-    fold = FOLDS[shape.clamp(min=0)]
-    fold = torch.where(shape == 0, 1e-3, fold)  # a circle: one part, the normal is the angle
-    rest = (size, reach, turn, fold, normal, away, rgb, back)
+    grow = (NOMINAL / unit).clamp(min=1)
+    rest = (size, reach, turn, normal, rgb, back, _uniform(0.8, 1.6, count) * grow)
     return Plan(truth.take(valid), *(part[valid] for part in rest))
 
 
-def _cover(plan: Plan, k: int, x: Tensor, y: Tensor, soft: Tensor, side: int) -> Tensor:
-    """How much of each pixel the k-th shapes cover, (scenes, side, side)."""
+def covers(plan: Plan, side: int) -> Tensor:
+    """How much of each pixel every shape covers, (scenes, 3, side, side)."""
 
     def one(part: Tensor) -> Tensor:
-        return part[:, k, None, None]
+        return part[:, :, None, None]
 
-    u = x - one(plan.truth.x) * plan.size[:, 0, None, None]
-    v = y - one(plan.truth.y) * plan.size[:, 1, None, None]
-    length = (u * u + v * v).sqrt()
-    angle = torch.atan2(u, -v) - one(plan.turn)
-    part = 2 * math.pi / one(plan.fold)
-    sector = torch.round(angle / part) * part
-    local = angle - sector
-    ring = one(plan.truth.shape) == 0
-    bent = torch.where(ring, 0.0, local.abs() - one(plan.normal))
-    distance = length * torch.cos(bent) - torch.where(ring, one(plan.reach), one(plan.away))
-    normal = torch.where(ring, angle, sector + local.sign() * one(plan.normal)) + one(plan.turn)
-    across = torch.sin(normal) * plan.size[:, 0, None, None]
-    down = torch.cos(normal) * plan.size[:, 1, None, None]
-    step = (across * across + down * down).sqrt() / side
-    cover = (0.5 - distance / (step * soft)).clamp(0, 1)
-    return cover * (one(plan.truth.shape) >= 0)
-
-
-def paint(plan: Plan, noise: Tensor, dice: Tensor, side: int) -> Tensor:
-    """Pixels (scenes, 3, side, side) as bytes; `noise` is normal, `dice` (scenes, 8) uniform."""
-    roll = [dice[:, i, None, None, None] for i in range(dice.shape[1])]
     line = (torch.arange(side) + 0.5) / side
-    across, down = line[None, None, :], line[None, :, None]
-    x, y = across * plan.size[:, 0, None, None], down * plan.size[:, 1, None, None]
+    wide, high = plan.size[:, 0, None, None, None], plan.size[:, 1, None, None, None]
+    u = (line[None, :] - one(plan.truth.x)) * wide
+    v = (line[:, None] - one(plan.truth.y)) * high
+    length = (u * u + v * v).sqrt() + 1e-3
+    step = ((u * wide).square() + (v * high).square()).sqrt() / (length * side)
+    cos, sin = torch.cos(one(plan.turn)), torch.sin(one(plan.turn))
+    shape, reach = one(plan.truth.shape.float()), one(plan.reach)
+    right, down = (u * cos + v * sin).abs(), v * cos - u * sin
+    ring = length - reach
+    square = torch.maximum(right, down.abs()) - reach * math.sqrt(0.5)
+    triangle = torch.maximum(down, math.sqrt(0.75) * right - 0.5 * down) - 0.5 * reach
+    distance = torch.where(shape == 0, ring, torch.where(shape == 1, square, triangle))
+    distance = torch.where(shape == 3, _star(right, -down, one(plan.normal), reach), distance)
+    cover = (0.5 - distance / (step * plan.soft[:, None, None, None])).clamp(0, 1)
+    return torch.where(shape >= 0, cover, 0.0)
+
+
+def _star(right: Tensor, up: Tensor, normal: Tensor, reach: Tensor) -> Tensor:
+    """The distance to the edge of a star, its points folded onto the upper one."""
+    a, b = math.cos(math.pi / 5), math.sin(math.pi / 5)
+    over = 2 * (a * right - b * up).clamp(min=0)
+    right, up = right - over * a, up + over * b
+    over = 2 * (-a * right - b * up).clamp(min=0)
+    right, up = right + over * a, up + over * b
+    return right.abs() * torch.sin(normal) + (up - reach) * torch.cos(normal)
+
+
+def paint(plan: Plan, cover: Tensor, noise: Tensor, dice: Tensor) -> Tensor:
+    """Pixels (scenes, 3, side, side) as bytes; `noise` is from the pool, `dice` (scenes, 5) uniform."""
+    side = noise.shape[-1]
+    roll = [dice[:, i, None, None, None] for i in range(dice.shape[1])]
+    line = (torch.arange(side) + 0.5) / side * 2 - 1
     turn = 2 * math.pi * roll[0]
-    ramp = torch.cos(turn) * (2 * across - 1) + torch.sin(turn) * (2 * down - 1)
-    ramp = ramp / (torch.cos(turn).abs() + torch.sin(turn).abs())
+    cos, sin = torch.cos(turn), torch.sin(turn)
+    ramp = (cos * line[None, :] + sin * line[:, None]) / (cos.abs() + sin.abs())
     lift = torch.where(roll[1] < 0.4, 5 + 50 * roll[1], 0.0)
     pixels = plan.ground[:, :, None, None] + ramp * lift
     shrink = (plan.size / side).clamp(min=1).prod(1).sqrt()[:, None, None, None]
     level = torch.where(roll[2] < 0.45, 1 + 24.4 * roll[2], 0.6) / shrink
+    noise = noise / 32
     grain = level * torch.where(roll[3] < 0.3, noise[:, :1], noise)
     pixels = pixels + grain
-    grow = (side / plan.size.amin(1)).clamp(min=1)[:, None, None]
-    soft = (0.8 + 0.8 * roll[4][:, 0]) * grow
+    over = torch.where(roll[4] < 0.5, grain, 0.0)
     for k in range(MOST):
-        cover = _cover(plan, k, x, y, soft, side)[:, None]
-        color = plan.rgb[:, k, :, None, None] + torch.where(roll[5] < 0.5, grain, 0.0)
-        pixels = pixels + cover * (color - pixels)
+        color = plan.rgb[:, k, :, None, None] + over
+        pixels = pixels + cover[:, k, None] * (color - pixels)
     return (pixels + 0.5).clamp(0, 255).to(torch.uint8)
 
 
 @functools.cache
 def _pool(side: int) -> Tensor:
-    """Normal noise to choose from."""
-    return torch.randn(96, 3, side, side)
+    """Normal noise to choose from, in 32nds."""
+    return (torch.randn(96, 3, side, side) * 32).clamp(-127, 127).to(torch.int8)
 
 
 @functools.cache
-def _painter(compiled: bool) -> Any:
-    return torch.compile(paint, dynamic=False) if compiled else paint
+def _functions(compiled: bool) -> tuple[Any, Any]:
+    if not compiled:
+        return covers, paint
+    return torch.compile(covers, dynamic=False), torch.compile(paint, dynamic=False)
 
 
 class Sketches:
@@ -189,8 +199,9 @@ class Sketches:
         one = _part(self.spare, slice(0, self.batch))
         self.spare = _part(self.spare, slice(self.batch, None))
         noise = _pool(self.side)[torch.randint(96, (self.batch,))]
-        dice = torch.rand(self.batch, 8)
-        pixels: Tensor = _painter(self.compiled)(one, noise, dice, self.side)
+        cover_all, paint_all = _functions(self.compiled)
+        cover = cover_all(one, self.side)
+        pixels: Tensor = paint_all(one, cover, noise, torch.rand(self.batch, 5))
         return pixels, one
 
 

@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
         notes.append(
             f"{state.total - len(state.done)} of {state.total} shards are not published yet"
         )
-    loaders = check_loaders(paths, run, state)
+    loaders = check_loaders(paths, run, state, {defect.shard for defect in defects})
     defects += [
         Defect("", "loader", f"{name}: {loaded.text}")
         for name, loaded in loaders.items()

@@ -37,18 +37,20 @@ class _Shards:
     captions_only: bool
 
 
-def check_loaders(paths: RunPaths, run: Run, state: RunState) -> dict[str, Loaded]:
-    """Load published shards with webdataset, `datasets`, and by open_clip's rules."""
+def check_loaders(
+    paths: RunPaths, run: Run, state: RunState, damaged: set[str]
+) -> dict[str, Loaded]:
+    """Load published shards that are not `damaged` with webdataset, `datasets`, and open_clip's rules."""
     captions_only = run.identity["output.mode"] == "captions"
     sizes = {
         name: sum(counts.values()) if captions_only else counts.get("captioned", 0)
         for name, counts in state.done.items()
-        if paths.tar(name).exists()
+        if name not in damaged and paths.tar(name).exists()
     }
     filled = [name for name, size in sizes.items() if size]
     ways = {"webdataset": _webdataset, "datasets": _datasets, "open_clip": _open_clip}
     if not filled:
-        return dict.fromkeys(ways, Loaded(WARN, "no published shard has a captioned sample"))
+        return dict.fromkeys(ways, Loaded(WARN, "no sound published shard has a captioned sample"))
     step = max(1, -(-len(filled) // SHARDS))
     chosen = filled[::step]
     shards = _Shards(

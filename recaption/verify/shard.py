@@ -17,9 +17,9 @@ from recaption.run.record import InputShard, Run
 from recaption.run.rows import CAPTIONED, STATES
 from recaption.run.scan import marker
 from recaption.shard.index import Index, Sample, index_shard
-from recaption.shard.settings import settings_of
+from recaption.shard.settings import score_columns, settings_of
 from recaption.shard.text import clean
-from recaption.shard.write import Reader, Settings
+from recaption.shard.write import Reader, Settings, shown
 from recaption.verify.defect import Findings
 from recaption.verify.source import check_source
 
@@ -83,7 +83,8 @@ def _read_sidecar(
     except (pa.ArrowException, OSError, ValueError) as e:
         found.add("damaged sidecar", f"{path.name}: {str(e).splitlines()[0]}")
         return None
-    missing = {f.name for f in sidecars.schema([p.name for p in run.prompts])}
+    names = [p.name for p in run.prompts]
+    missing = {f.name for f in sidecars.schema(names, score_columns(run.identity))}
     missing -= set(rows[0]) if rows else missing
     if missing:
         found.add("damaged sidecar", f"{path.name} has no column {', '.join(sorted(missing))}")
@@ -164,6 +165,7 @@ def _check_sample(
     if any(len(members) != 1 for members in texts.values()):
         found.add("wrong members", f"{sample.key} needs exactly one .txt and one .json")
         return
+    row = {**shown(row, settings)}
     caption = clean(row["caption_original"] if settings.keep_text else row["caption"])
     if reader.read(texts["txt"][0]) != caption.encode():
         found.add("wrong caption", f"{sample.key}.txt is not the sidecar's caption")

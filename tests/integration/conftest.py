@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawing import Sample, array_bytes, draw, write_shard, write_shards
-from helpers import Made, Source, launched
+from drawing import Sample, array_bytes, write_shard, write_shards
+from helpers import Completed, Made, Source, launched
 from PIL import Image
+
+from recaption import launch
+from recaption.__main__ import run
+
+Refusal = Callable[..., Completed]
 
 
 def picture(number: int, kind: str = "PNG", side: int = 32) -> bytes:
@@ -70,3 +77,19 @@ def one_shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one") / "set"
     write_shards(folder, 1, 6, side=128, plain=True)
     return folder / "00000.tar"
+
+
+@pytest.fixture
+def launch_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Refusal:
+    """helpers.launch within this process, for launches that end before any task: ten times as fast."""
+
+    def launch_here(*words: str, cwd: Path) -> Completed:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["launch", *words])
+        with pytest.raises(SystemExit) as end:
+            run(launch.main)
+        out, err = capfd.readouterr()
+        assert isinstance(end.value.code, int)
+        return Completed(list(words), end.value.code, out, err)
+
+    return launch_here

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from drawing import write_shards
-from helpers import Made, Source, captions, files_of, launch, launched, markers, refused
+from helpers import Completed, Made, Source, captions, files_of, launched, markers, refused
 
+Launch = Callable[..., Completed]
 FAKE = ("engine=fake", "output.dir=run")
 
 
@@ -35,8 +37,11 @@ def test_a_finished_run_does_nothing_and_says_so(made: Made, source: Source) -> 
         "data.name=other",
     ],
 )
-def test_keys_outside_the_fingerprint_may_change(made: Made, source: Source, free: str) -> None:
-    result = launched(source.word, *FAKE, free, cwd=made.run.parent)
+def test_keys_outside_the_fingerprint_may_change(
+    launch_here: Launch, made: Made, source: Source, free: str
+) -> None:
+    result = launch_here(source.word, *FAKE, free, cwd=made.run.parent)
+    assert result.returncode == 0
     assert "nothing to do" in result.stdout
 
 
@@ -61,29 +66,29 @@ def test_keys_outside_the_fingerprint_may_change(made: Made, source: Source, fre
     ],
 )
 def test_another_fingerprint_is_refused_by_key(
-    made: Made, source: Source, tmp_path: Path, word: str, key: str
+    launch_here: Launch, made: Made, source: Source, tmp_path: Path, word: str, key: str
 ) -> None:
     words = [source.word, *FAKE, word]
     if word == "engine=vllm":
         (tmp_path / "config.json").write_text("{}")
         words = [source.word, "output.dir=run", f"model.path={tmp_path}"]
     before = files_of(made.run)
-    refused(launch(*words, cwd=made.run.parent), key, str(made.run))
+    refused(launch_here(*words, cwd=made.run.parent), key, str(made.run))
     assert files_of(made.run) == before
 
 
-def test_another_shard_list_is_refused(made: Made, source: Source) -> None:
+def test_another_shard_list_is_refused(launch_here: Launch, made: Made, source: Source) -> None:
     words = (f"data.shards={source.folder}/0000*.tar", *FAKE)
-    refused(launch(*words, cwd=made.run.parent), "data.shards", str(made.run))
+    refused(launch_here(*words, cwd=made.run.parent), "data.shards", str(made.run))
 
 
-def test_an_input_that_changed_is_refused(tmp_path: Path) -> None:
+def test_an_input_that_changed_is_refused(launch_here: Launch, tmp_path: Path) -> None:
     write_shards(tmp_path / "in", 2, 4, side=128)
     words = ("data.shards=in/*.tar", *FAKE)
     launched(*words, "data.range=0", cwd=tmp_path)
     with (tmp_path / "in/00001.tar").open("ab") as file:
         file.write(bytes(10240))
-    refused(launch(*words, cwd=tmp_path), "data.shards", "00001.tar")
+    refused(launch_here(*words, cwd=tmp_path), "data.shards", "00001.tar")
 
 
 def test_a_copied_run_still_works(tmp_path: Path) -> None:
@@ -95,8 +100,6 @@ def test_a_copied_run_still_works(tmp_path: Path) -> None:
     assert list(markers(tmp_path / "elsewhere")) == ["00000.tar", "00001.tar"]
     assert len(captions(tmp_path / "elsewhere")) == 8
     assert not (tmp_path / "run").exists()
-    texts = {n: c for n, c in files_of(tmp_path / "elsewhere").items() if n.endswith(".json")}
-    assert not [n for n, c in texts.items() if str(tmp_path / "run").encode() in c]
 
 
 def test_the_ranges_of_several_launches_add_up(tmp_path: Path) -> None:

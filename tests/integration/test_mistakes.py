@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from drawing import write_shards
-from helpers import captions, launch, launched, markers, refused, rows
+from helpers import Completed, captions, launch, launched, markers, refused, rows
+
+Launch = Callable[..., Completed]
 
 
 @pytest.mark.parametrize(
@@ -52,48 +56,47 @@ from helpers import captions, launch, launched, markers, refused, rows
         (["data.shards=pipe:cat x"], ["data.allow_pipe=true"]),
         (["data.shards=https://me:secret@host/x.tar"], ["data.shards", "credentials"]),
         (["data.shards=nosuch://host/x.tar"], ["data.shards", "nosuch"]),
-        (["{good}", "data.spool=/proc/x"], ["data.spool", "/proc/x"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_mistake(one_shard: Path, tmp_path: Path, words: list[str], named: list[str]) -> None:
+def test_a_mistake(
+    launch_here: Launch, one_shard: Path, tmp_path: Path, words: list[str], named: list[str]
+) -> None:
     filled = [w.replace("{good}", f"data.shards={one_shard}") for w in words]
-    refused(
-        launch("engine=fake", *filled, cwd=tmp_path)
-        if "engine=vllm" not in filled
-        else launch(*filled, cwd=tmp_path),
-        *named,
-    )
+    engine = () if "engine=vllm" in words else ("engine=fake",)
+    refused(launch_here(*engine, *filled, cwd=tmp_path), *named)
     assert not list(tmp_path.iterdir())
 
 
-def test_names_that_collide(tmp_path: Path) -> None:
+def test_names_that_collide(launch_here: Launch, tmp_path: Path) -> None:
     write_shards(tmp_path / "in", 1, 2, side=128)
     (tmp_path / "in/00000.tar.gz").touch()
-    result = launch("data.shards=in/*", "engine=fake", "output.dir=run", cwd=tmp_path)
+    result = launch_here("data.shards=in/*", "engine=fake", "output.dir=run", cwd=tmp_path)
     refused(result, "00000.tar ", "00000.tar.gz")
 
 
-def test_a_directory_of_inputs(one_shard: Path, tmp_path: Path) -> None:
+def test_a_directory_of_inputs(launch_here: Launch, one_shard: Path, tmp_path: Path) -> None:
     words = (f"data.shards={one_shard}", "engine=fake", f"output.dir={one_shard.parent}")
-    refused(launch(*words, cwd=tmp_path), "output.dir", "input")
+    refused(launch_here(*words, cwd=tmp_path), "output.dir", "input")
     link = tmp_path / "link"
     link.symlink_to(one_shard.parent)
-    refused(launch(*words[:2], "output.dir=link", cwd=tmp_path), "output.dir", "input")
+    refused(launch_here(*words[:2], "output.dir=link", cwd=tmp_path), "output.dir", "input")
 
 
-def test_a_directory_with_foreign_tars(one_shard: Path, tmp_path: Path) -> None:
+def test_a_directory_with_foreign_tars(
+    launch_here: Launch, one_shard: Path, tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/other.tar").write_bytes(b"precious")
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
-    refused(launch(*words, cwd=tmp_path), "output.dir", "other.tar")
+    refused(launch_here(*words, cwd=tmp_path), "output.dir", "other.tar")
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["other.tar"]
 
 
-def test_an_output_that_is_a_file(one_shard: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_a_file(launch_here: Launch, one_shard: Path, tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
-    refused(launch(*words, cwd=tmp_path), "output.dir")
+    refused(launch_here(*words, cwd=tmp_path), "output.dir")
 
 
 @pytest.mark.parametrize(
@@ -109,48 +112,60 @@ def test_an_output_that_is_a_file(one_shard: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_preset_of_the_users_own(
-    one_shard: Path, tmp_path: Path, text: str, named: list[str]
+    launch_here: Launch, one_shard: Path, tmp_path: Path, text: str, named: list[str]
 ) -> None:
     (tmp_path / "conf/slurm").mkdir(parents=True)
     (tmp_path / "conf/slurm/site.yaml").write_text(text)
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run", "slurm=site")
-    refused(launch(*words, "--config-dir", "conf", cwd=tmp_path), *named)
+    refused(launch_here(*words, "--config-dir", "conf", cwd=tmp_path), *named)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_preset_that_hides_watermark_off(one_shard: Path, tmp_path: Path) -> None:
-    """`watermark: off` is a boolean in YAML."""
+@pytest.mark.parametrize(
+    "text",
+    [
+        "defaults:\n  - config\n  - _self_\nwatermark: off\n",
+        "defaults:\n  - config\n  - override watermark: off\n  - _self_\n",
+    ],
+)
+def test_a_boolean_that_should_be_off(
+    launch_here: Launch, one_shard: Path, tmp_path: Path, text: str
+) -> None:
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf/mine.yaml").write_text(
-        "defaults:\n  - config\n  - override watermark: off\n  - _self_\n"
-    )
+    (tmp_path / "conf/mine.yaml").write_text(text)
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
     options = ("--config-dir", "conf", "--config-name", "mine")
-    refused(launch(*words, *options, cwd=tmp_path), "watermark")
+    refused(launch_here(*words, *options, cwd=tmp_path), "'off'")
+    right = text.replace("\nwatermark: off", "\nwatermark: {kind: 'off'}").replace(" off", " 'off'")
+    (tmp_path / "conf/mine.yaml").write_text(right)
+    result = launch_here(*words, *options, "dry_run=true", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_cluster_without_slurm(
-    one_shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch_here: Launch, one_shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run", "slurm=cluster")
-    refused(launch(*words, cwd=tmp_path), "slurm=cluster", "sbatch")
+    refused(launch_here(*words, cwd=tmp_path), "slurm=cluster", "sbatch")
 
 
-def test_a_folder_without_permission(one_shard: Path, tmp_path: Path) -> None:
+def test_a_folder_without_permission(launch_here: Launch, one_shard: Path, tmp_path: Path) -> None:
     """Root may write everywhere, so there it is a read-only file system: /proc."""
     (tmp_path / "locked").mkdir(mode=0o500)
     folder = "/proc" if os.geteuid() == 0 else str(tmp_path / "locked")
     words = (f"data.shards={one_shard}", "engine=fake", f"output.dir={folder}/run")
-    refused(launch(*words, cwd=tmp_path), f"output.dir={folder}/run")
+    refused(launch_here(*words, cwd=tmp_path), f"output.dir={folder}/run")
 
 
-def test_a_run_directory_of_another_version(one_shard: Path, tmp_path: Path) -> None:
+def test_a_run_directory_of_another_version(
+    launch_here: Launch, one_shard: Path, tmp_path: Path
+) -> None:
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
     launched(*words, cwd=tmp_path)
     frozen = tmp_path / "run/.recaption/run.json"
     frozen.write_text(frozen.read_text().replace('"format": 1', '"format": 99'))
-    refused(launch(*words, cwd=tmp_path), "run.json", "version")
+    refused(launch_here(*words, cwd=tmp_path), "run.json", "version")
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "gzip", "folder", "twice"])
@@ -183,6 +198,19 @@ def test_an_unreadable_shard_fails_alone(tmp_path: Path, damage: str) -> None:
     assert not (run / "00001.tar").exists()
     assert (run / ".recaption/failed/00001.json").exists()
     assert not (run / "sizes.json").exists()
+
+
+def test_a_spool_that_cannot_be_written_ends_the_task(tmp_path: Path) -> None:
+    write_shards(tmp_path / "in", 2, 4, side=128)
+    plain = tmp_path / "in/00001.tar"
+    (tmp_path / "in/00001.tar.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    words = ("data.shards=in/*", "engine=fake", "output.dir=run", "data.spool=/proc/x")
+    result = launch(*words, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "data.spool" in result.stderr
+    assert "/proc/x" in result.stderr
 
 
 def test_a_mended_shard_is_done_by_the_same_command(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from helpers import captions, launch, refused
+from helpers import Completed, captions, launch, refused
+
+Launch = Callable[..., Completed]
 
 
 def test_every_point_has_a_directory_of_its_own(one_shard: Path, tmp_path: Path) -> None:
@@ -23,12 +26,14 @@ def test_every_point_has_a_directory_of_its_own(one_shard: Path, tmp_path: Path)
 
 
 def test_two_points_in_one_directory_are_refused_before_anything(
-    one_shard: Path, tmp_path: Path
+    launch_here: Launch, one_shard: Path, tmp_path: Path
 ) -> None:
     words = (f"data.shards={one_shard}", "engine=fake")
-    result = launch("-m", *words, "sampling.seed=1,2", cwd=tmp_path)
+    result = launch_here("-m", *words, "sampling.seed=1,2", cwd=tmp_path)
     refused(result, "output.dir", "sampling.seed")
-    refused(launch("-m", *words, "prompt=short,detailed", "output.dir=x", cwd=tmp_path), "prompt")
+    refused(
+        launch_here("-m", *words, "prompt=short,detailed", "output.dir=x", cwd=tmp_path), "prompt"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -64,8 +69,10 @@ def test_a_failing_point_does_not_stop_the_others(one_shard: Path, tmp_path: Pat
     assert result.stdout.count("incomplete") == 2
 
 
-def test_a_mistake_in_one_value_is_refused(one_shard: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_one_value_is_refused(
+    launch_here: Launch, one_shard: Path, tmp_path: Path
+) -> None:
     words = (f"data.shards={one_shard}", "engine=fake")
-    refused(launch("-m", *words, "prompt=short,dtailed", cwd=tmp_path), "dtailed", "detailed")
-    refused(launch("-m", *words, "prompt=[short", cwd=tmp_path), "prompt")
+    refused(launch_here("-m", *words, "prompt=short,dtailed", cwd=tmp_path), "dtailed", "detailed")
+    refused(launch_here("-m", *words, "prompt=[short", cwd=tmp_path), "prompt")
     assert not list(tmp_path.iterdir())

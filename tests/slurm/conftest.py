@@ -10,6 +10,7 @@ import pytest
 from drawing import write_shards
 from helpers import captions, launched
 from slurm.lab import Lab, LabUnavailable
+from slurm.runs import Run
 
 HERE = Path(__file__).parent
 LabMaker = Callable[..., Lab]
@@ -32,10 +33,14 @@ class Shards:
 ShardMaker = Callable[[int, int], Shards]
 
 
+LONG = "test_time_limit.py"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.slurm)
+    items.sort(key=lambda item: item.path == HERE / LONG)  # last: its run goes on meanwhile
 
 
 def _up(**settings: int | str) -> Lab:
@@ -91,6 +96,27 @@ def make_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardMaker:
         return made[count, samples]
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def long_run(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_shards: ShardMaker,
+) -> Iterator[tuple[Run, Shards] | None]:
+    """Five minutes of work in jobs of two minutes, on a cluster of its own beside all other tests.
+
+    Started by the first test here, if the test that looks at it was selected.
+    """
+    if not any(item.path == HERE / LONG for item in request.session.items):
+        yield None
+        return
+    with _up(nodes=1) as cluster:
+        shards = make_shards(12, 100)
+        words = ["engine.rate=4", "slurm.tasks=1", "slurm.time=2", "slurm.signal_delay=20"]
+        words += ["engine.max_num_seqs=1", "engine.waiting=1"]
+        folder = tmp_path_factory.mktemp("long") / "run"
+        yield Run.launch(cluster, folder, shards.words(), *words), shards
 
 
 def _clear(cluster: Lab) -> None:

@@ -211,6 +211,18 @@ class Lab:
             _kill(pid)
         pidfile.unlink(missing_ok=True)
 
+    def stop_controller(self) -> None:
+        """Ends slurmctld, which saves its state first; running jobs go on without it."""
+        pid = int((self.directory / "run" / "slurmctld.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        self.wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 10, "slurmctld to end")
+
+    def start_controller(self) -> None:
+        """Starts slurmctld again, and waits until it answers."""
+        done = self._script("up.sh")
+        if done.returncode != 0:
+            raise RuntimeError(f"up.sh: {done.stderr.strip()}")
+
     def kill_orphans(self) -> None:
         """Ends every process of every job of this cluster, watched or not."""
         for pid, environment in self._processes():

@@ -90,7 +90,9 @@ class Run:
     @classmethod
     def launch(cls, lab: Lab, folder: Path, *words: str, engine: str = "fake") -> Run:
         """Submit and return; AssertionError unless the command says that it did."""
-        words = (*SETTINGS, f"engine={engine}", f"output.dir={folder}", *words)
+        given = {word.split("=")[0] for word in words}
+        words = (*(w for w in SETTINGS if w.split("=")[0] not in given), *words)
+        words = (f"engine={engine}", f"output.dir={folder}", *words)
         done = command(lab, "launch", *words, cwd=folder.parent)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return cls(lab, folder, job_ids(done))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -153,6 +153,7 @@ anything = st.one_of(
 ).filter(lambda v: v not in ("null", "???"))
 
 
+@settings(max_examples=30)
 @given(shards=anything, chosen=anything, text=anything, system=anything)
 @example(shards="/d/{00000..00007}.tar", chosen="0-3,8,10-", text="{caption} = ${x}", system="\\")
 @example(shards="a\\'b", chosen="\\\\", text="\\${x}", system="${oc.env:HOME}")

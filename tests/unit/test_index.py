@@ -50,7 +50,10 @@ def whole() -> Index:
 
 
 def check(file: BinaryIO, whole: Index, *, salvage: bool = True) -> str:
-    """Read a damaged shard, with `salvage` both ways; `whole`, `refused` or, where a sample got lost, `lost`."""
+    """Read a damaged shard, with `salvage` both ways.
+
+    Returns `whole`, `refused` or, where a sample got lost, `lost`.
+    """
     with open(f"/proc/self/fd/{file.fileno()}", "rb") as fresh:  # nothing is read ahead
         try:
             strict = "whole" if index_shard(fresh).samples == whole.samples else "lost"
@@ -66,7 +69,7 @@ def check(file: BinaryIO, whole: Index, *, salvage: bool = True) -> str:
     assert intact == whole.samples[: len(intact)], "a sample that is not intact was salvaged"
     if strict == "refused":
         assert salvaged.damaged
-        assert len(salvaged.samples) == len(intact) + 1, "the last one before the damage is doubted"
+        assert len(salvaged.samples) == len(intact) + 1, "the last one is doubted"
     else:
         assert salvaged.samples == whole.samples
     return strict
@@ -79,7 +82,9 @@ def truncations(file: BinaryIO, whole: Index, lengths: list[int]) -> None:
     fill(file, WHOLE)
     for i, length in enumerate(sorted(lengths, reverse=True)):
         os.truncate(file.fileno(), length)
-        assert check(file, whole, salvage=i % 4 == 0) == ("whole" if length >= end else "refused"), length
+        assert check(file, whole, salvage=i % 4 == 0) == (
+            "whole" if length >= end else "refused"
+        ), length
 
 
 def test_a_whole_shard_is_read(whole: Index) -> None:

@@ -113,8 +113,13 @@ def test_inputs_have_names_and_sizes(tmp_path: Path) -> None:
 
 
 def test_remote_sizes_are_unknown() -> None:
-    (shard,) = inputs(config_for("s3://bucket/x.tar"))
-    assert shard == InputShard("s3://bucket/x.tar", "x.tar", None)
+    (shard,) = inputs(config_for("https://host/x.tar?y=1"))
+    assert shard == InputShard("https://host/x.tar?y=1", "x.tar", None)
+
+
+def test_a_kind_of_url_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.shards=nosuch://"):
+        inputs(config_for(["https://host/x.tar", "nosuch://host/y.tar"]))
 
 
 def test_every_missing_shard_is_counted(tmp_path: Path) -> None:

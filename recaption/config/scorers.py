@@ -1,0 +1,62 @@
+"""The ONNX scorers of a run: the watermark classifier is one of them, under its own section."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recaption.config.schema import Config, Scorer
+from recaption.errors import UserError, bad_key, bad_value
+
+WATERMARK = "watermark"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+def named_scorers(section: Mapping[str, Any]) -> dict[str, Scorer]:
+    """The `scorers` section, name → values, as typed scorers.
+
+    Raises UserError for an unknown key or a value of a wrong type.
+    """
+    found = {}
+    for name, values in section.items():
+        key = f"scorers.{name}"
+        if not NAME.fullmatch(str(name)) or name == WATERMARK:
+            valid = "use lower-case letters, digits and _ (it names a column), not watermark"
+            raise bad_value(key, values, valid)
+        if not isinstance(values, Mapping):
+            raise UserError(f"{key}: is a section, set one of its keys: {', '.join(_keys())}")
+        given = {"class_" if k == "class" else k: v for k, v in values.items()}
+        for leaf in given:
+            if leaf.replace("class_", "class") not in _keys():
+                raise bad_key(f"{key}.{leaf}", _keys())
+        try:
+            typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Scorer), given))
+        except OmegaConfBaseException as e:
+            leaf = str(e.full_key).rstrip("_")
+            raise UserError(f"{key}.{leaf}: {str(e).splitlines()[0]}") from None
+        assert isinstance(typed, Scorer)
+        found[str(name)] = typed
+    return found
+
+
+def all_scorers(config: Config) -> dict[str, Scorer]:
+    """Every scorer that is on, by name; `NAME_score` is its column and field."""
+    scorers: dict[str, Scorer] = {}
+    if config.watermark.kind != "off":
+        values = {**asdict(config.watermark), "kind": "softmax"}
+        scorers[WATERMARK] = Scorer(**values)
+    return scorers | config.scorers
+
+
+def section(name: str) -> str:
+    """The configuration key above a scorer's keys."""
+    return name if name == WATERMARK else f"scorers.{name}"
+
+
+def _keys() -> list[str]:
+    return [f.name.rstrip("_") for f in fields(Scorer)]

@@ -1,0 +1,229 @@
+"""recaption.filter: a new run from the samples of another one that fulfil an expression."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from recaption import card, publish
+from recaption.config.schema import FLAGS
+from recaption.derive import make_run, parent_record, take_over
+from recaption.errors import RecaptionError, UserError, bad_choice, bad_value
+from recaption.pipeline.librarian import sha256_of
+from recaption.run import rows as sidecars
+from recaption.run.identity import fingerprint
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run, open_run
+from recaption.run.rows import CAPTIONED, FILTERED, read_rows
+from recaption.run.scan import marker, scan
+from recaption.run.tasklog import TaskLog
+from recaption.shard.rewrite import rewrite_tar
+from recaption.shard.settings import score_columns, settings_of
+from recaption.versions import versions
+from recaption.where import Value, Where
+
+PROCESSES = 8
+UMASK = 0o027  # as of the tasks
+FEW = 4  # shards that are not worth starting processes for
+TEXTS = ("key", "caption", "caption_original", "finish_reason", "flags", "attempt", "image_hash")
+NUMBERS = ("index", "tokens", "width", "height", "tries", "strikes")
+
+HELP = """\
+usage: python -m recaption.filter RUN --where EXPRESSION -o NEW
+
+Makes the run NEW from a finished one: captioned samples of RUN that do not fulfil the expression become
+`filtered` and leave their shards; nothing is captioned, and neither sources nor a GPU are needed. Shards
+that lose no sample are hard-linked. RUN is only read. The same command again goes on where it stopped,
+and takes up shards that RUN has published since.
+
+  --where "watermark_score < 0.5 and not truncated"
+  --where "len(caption) >= 20 and finish_reason == 'stop' and min_side > 256"
+
+Names: columns of the sidecars (key, caption, caption_original, finish_reason, flags, tokens, width, height,
+tries, …; with several prompts caption_NAME, …; NAME_score where scored), min_side, and true or false:
+{flags} (with several prompts, of any of them; truncated_NAME of one).
+Language: == != < <= > >= in, and or not, + - * / of numbers, parentheses, ['lists', 'of texts'],
+len(TEXT), words(TEXT), lower(TEXT). An unknown name is an error that lists the valid ones.
+
+Exit code: 0 if every shard of RUN has its counterpart, 1 if RUN lacks some, 2 for a wrong use.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit code and raises UserError for a wrong use."""
+    if "-h" in arguments or "--help" in arguments:
+        print(HELP.format(flags=", ".join(FLAGS)), end="")
+        return 0
+    root, text, output = _parse(arguments)
+    parent, run = open_run(root)
+    where = Where(text, example(run))
+    paths = RunPaths(Path(output).expanduser().absolute())
+    if paths.root.resolve() == parent.root.resolve():
+        raise bad_value("-o", output, "is the run itself; choose another folder")
+    new = make_run(paths, derived(parent, run, where))
+    state = scan(parent, run)
+    marked = paths.marked()
+    todo = [name for name in state.done if name not in marked]
+    changed = [name for name in todo if _loses(parent, run, name, where)]
+    take_over(parent, state, paths, new, sorted(set(todo) - set(changed)))
+    tag = uuid.uuid4().hex
+    log = TaskLog(paths.inherited_log(tag))
+    job = partial(rewrite_shard, parent, paths, new, where, tag)
+    for name, rows in _each(job, changed):
+        counts, reasons = sidecars.count_states(rows), sidecars.frequent_reasons(rows)
+        log.write("published", shard=name, counts=counts, won=True, reasons=reasons)
+    log.close()
+    card.complete(paths, new, tag)
+    return _report(paths, new, len(todo), len(changed))
+
+
+def derived(parent: RunPaths, run: Run, where: Where) -> Run:
+    """The record of the run that an expression makes of another one."""
+    covered = {**run.identity, "filter": [*run.identity.get("filter", []), where.text]}
+    return Run(
+        fingerprint=fingerprint(covered),
+        identity=covered,
+        prompts=run.prompts,
+        model=run.model,
+        shards=run.shards,
+        versions=versions(),
+        created=time.time(),
+        parent=parent_record(parent, run, {"command": "filter", "where": where.text}),
+    )
+
+
+def example(run: Run) -> dict[str, Value]:
+    """Every name that an expression over this run's rows may use, with a value of its kind."""
+    names = [p.name for p in run.prompts]
+    several = [f"_{name}" for name in names] if len(names) > 1 else []
+    found: dict[str, Value] = {**dict.fromkeys(TEXTS, ""), **dict.fromkeys(NUMBERS, 17)}
+    found |= dict.fromkeys(score_columns(run.identity), 0.37)
+    found |= {"min_side": 17, **dict.fromkeys(FLAGS, False)}
+    for suffix in several:
+        found |= {f"{column}{suffix}": "" for column in ("caption", "finish_reason", "flags")}
+        found |= {f"tokens{suffix}": 17, **{f"{flag}{suffix}": False for flag in FLAGS}}
+    return found
+
+
+def values(row: dict[str, Any], names: Sequence[str]) -> dict[str, Value]:
+    """A captioned row under the names of `example`; `names` are the prompts'."""
+    suffixes = [f"_{name}" for name in names] if len(names) > 1 else [""]
+    found = {**row, "min_side": min(row["width"], row["height"])}
+    any_of: set[str] = set()
+    for suffix in suffixes:
+        flags = row[f"flags{suffix}"].split(",")
+        any_of.update(flags)
+        found |= {f"{flag}{suffix}": flag in flags for flag in FLAGS}
+    return found | {flag: flag in any_of for flag in FLAGS}
+
+
+def rewrite_shard(
+    parent: RunPaths, paths: RunPaths, new: Run, where: Where, tag: str, name: str
+) -> tuple[str, list[dict[str, Any]]]:
+    """Publish sidecar, tar and marker of one shard without the samples that do not fulfil `where`."""
+    os.umask(UMASK)
+    settings = settings_of(new)
+    sidecar, tar, target = paths.sidecar(name), paths.tar(name), paths.marker(name)
+    if not sidecar.exists():
+        made = _filtered(parent, new, name, where)
+        temporary = paths.temporary(sidecar, tag)
+        with publish.disk_errors(temporary), publish.gone_on_error(temporary):
+            sidecars.write_rows(temporary, made, settings.prompts, settings.scores)
+        publish.publish(temporary, sidecar)
+    rows = read_rows(sidecar)
+    temporary = paths.temporary(tar, tag)
+    with (
+        publish.disk_errors(temporary),
+        publish.gone_on_error(temporary),
+        parent.tar(name).open("rb") as source,
+        temporary.open("wb", 1 << 20) as out,
+    ):
+        digest = rewrite_tar(out, source, rows, settings)
+        size = out.tell()
+    if not publish.publish(temporary, tar) and sha256_of(tar) != digest:
+        raise RecaptionError(f"{tar} exists and is not this run's; move it away")
+    record = {
+        **marker(parent, name),
+        "fingerprint": new.fingerprint,
+        "counts": sidecars.count_states(rows),
+        "tar": {"sha256": digest, "size": size},
+        "sidecar": {"sha256": sha256_of(sidecar), "size": sidecar.stat().st_size},
+        "filter": new.identity["filter"],
+        "finished": time.time(),
+    }
+    publish.create(target, publish.to_json(record), paths.temporary(target, tag))
+    return name, rows
+
+
+def _each(job: Any, names: Sequence[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    if len(names) <= FEW:
+        yield from map(job, names)
+        return
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
+        yield from pool.map(job, names)
+
+
+def _loses(parent: RunPaths, run: Run, name: str, where: Where) -> bool:
+    names = [p.name for p in run.prompts]
+    rows = read_rows(parent.sidecar(name))
+    return any(row["status"] == CAPTIONED and not where(values(row, names)) for row in rows)
+
+
+def _filtered(parent: RunPaths, run: Run, name: str, where: Where) -> list[dict[str, Any]]:
+    names = [p.name for p in run.prompts]
+    rows = read_rows(parent.sidecar(name))
+    for row in rows:
+        if row["status"] == CAPTIONED and not where(values(row, names)):
+            row["status"], row["reason"] = FILTERED, f"does not fulfil {where.text}"
+    return rows
+
+
+def _report(paths: RunPaths, run: Run, todo: int, changed: int) -> int:
+    state = scan(paths, run)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
+    print(f"run directory: {paths.root}")
+    print(f"{todo - changed} shards linked, {changed} rewritten; samples: {counts or 'none'}")
+    missing = state.total - len(state.done)
+    if missing:
+        print(f"{missing} shards are not published in the parent yet; filter again when they are")
+    print(f"next: python -m recaption.verify {paths.root}")
+    return 1 if missing else 0
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, str, str]:
+    given: dict[str, str] = {}
+    roots = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        name = "-o" if name == "--output" else name
+        if name in ("--where", "-o"):
+            if name in given:
+                raise UserError(f"{name}: given twice")
+            following = value if equals else next(rest, None)
+            if not following:
+                raise UserError(f"{name}: needs a value")
+            given[name] = following
+        elif argument.startswith("-"):
+            raise bad_choice("option", argument, ["--help", "--where", "-o"])
+        else:
+            roots.append(argument)
+    if len(roots) != 1:
+        raise UserError(f"filter: needs one run directory, given: {', '.join(roots) or 'none'}")
+    for name, what in (("--where", "an expression"), ("-o", "a directory for the new run")):
+        if name not in given:
+            raise UserError(f"{name}: needed, {what} (see --help)")
+    return roots[0], given["--where"], given["-o"]
+
+
+if __name__ == "__main__":
+    from recaption.__main__ import run
+
+    run(main)

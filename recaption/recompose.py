@@ -1,0 +1,113 @@
+"""The configuration of a retry: the last submission's, with the command line's words over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from recaption.config import overrides
+from recaption.config.check import check
+from recaption.config.compose import compose_config, named_prompts, user_errors
+from recaption.config.schema import Config, Prompt
+from recaption.errors import UserError
+from recaption.model_files import resolve
+from recaption.plan import expand
+from recaption.prompt import check_prompts
+from recaption.run.identity import identity
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run, Submission, typed_config
+
+FREE = {"slurm", "wait", "dry_run"}  # sections that the fingerprint knows nothing of
+FILES = {"model", "model.repo", "model.revision", "model.path"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a retry asks for; `covered` is the identity that it makes."""
+
+    config: Config
+    prompts: list[Prompt]
+    model: dict[str, Any]
+    covered: dict[str, Any]
+    keys: list[str]  # named on the command line
+
+
+def recompose(
+    paths: RunPaths, run: Run, last: Submission, words: Sequence[str], config_dir: str | None
+) -> Wanted:
+    """Put words over a submission's configuration; a group's name replaces its whole section.
+
+    Raises UserError for what launch would refuse too, and for what is needed and was not stored.
+    """
+    prepared = overrides.prepare(words)
+    keys = [word.partition("=")[0].lstrip("+") for word in prepared]
+    for key in keys:
+        if key.startswith("~"):
+            raise UserError(f"{key}: a retry can set keys, not delete them")
+        if key.startswith("output."):
+            raise UserError(f"{key}: a retry keeps it; -o NEW (with --status) makes a new run")
+    fresh = compose_config(prepared, config_dir=config_dir)
+    with user_errors():
+        plain = OmegaConf.to_container(fresh, resolve=True)
+    stored: dict[str, Any] = {**last.config}
+    for key in keys:
+        _put(stored, plain, key.split("."))
+    _need_left_out(stored, last, keys)
+    config = typed_config(stored)
+    config.output.dir = str(paths.root)
+    check(config)
+    prompts = _prompts(config, run, keys, prepared, config_dir)
+    sections = {key.split(".")[0] for key in keys}
+    if sections <= FREE:
+        return Wanted(config, prompts, run.model, run.identity, keys)
+    model = _model(config, run, keys) if "model" in sections else run.model
+    urls = expand(config.data.shards) if "data.shards" in keys else [s.url for s in run.shards]
+    covered = identity(config, prompts, model["files"], urls)
+    return Wanted(config, prompts, model, covered, keys)
+
+
+def _put(stored: dict[str, Any], fresh: Any, path: list[str]) -> None:
+    """Copy one key, or one whole section, from a fresh configuration."""
+    node = stored
+    for part in path[:-1]:
+        node[part] = dict(node.get(part) or {})
+        node, fresh = node[part], fresh[part]
+    node[path[-1]] = fresh[path[-1]]
+
+
+def _need_left_out(stored: dict[str, Any], last: Submission, keys: list[str]) -> None:
+    if stored["slurm"]["kind"] != "cluster" or "slurm" in keys:
+        return
+    for key in last.left_out:
+        if not any(k == key or k.startswith(f"{key}.") for k in keys):
+            raise UserError(
+                f"{key}: the run was submitted with it, and it is not stored, since it may hold "
+                f"secrets; name its preset again (slurm=NAME --config-dir DIR), or give {key}=…"
+            )
+
+
+def _prompts(
+    config: Config, run: Run, keys: list[str], words: list[str], config_dir: str | None
+) -> list[Prompt]:
+    touched = [k for k in keys if k == "prompts" or k.split(".")[0] == "prompt"]
+    if not touched:
+        return run.prompts
+    if config.prompts is None:
+        check_prompts([config.prompt])
+        return [config.prompt]
+    if touched != ["prompts"]:
+        raise UserError("prompts: excludes prompt and prompt.*; give one or the other")
+    prompts = named_prompts(config.prompts, words, config_dir=config_dir)
+    check_prompts(prompts)
+    return prompts
+
+
+def _model(config: Config, run: Run, keys: list[str]) -> dict[str, Any]:
+    """The model's files; a branch is not followed beyond the commit that the run was made with."""
+    model = config.model
+    if not FILES & set(keys) and run.model["revision"]:
+        model = replace(model, revision=run.model["revision"])
+    return resolve(model, needed=config.engine.kind != "fake").record()

@@ -1,0 +1,64 @@
+"""Prompts as tokens, as the processor renders them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import text
+from .model import FAKE, GLOBAL, IMAGE, PAD, Size
+
+LONGEST = 96  # tokens of the longest prompt that is trained on
+KNOWN = (text.PROMPT_SHORT, text.PROMPT_DETAILED)
+
+
+class Prompts(NamedTuple):
+    """Padded prompts: tokens, their number, the first image token, and short (0) or detailed."""
+
+    ids: Tensor
+    lengths: Tensor
+    image_at: Tensor
+    kinds: Tensor
+
+    def take(self, rows: Tensor) -> Prompts:
+        """Some of the prompts."""
+        return Prompts(*(part[rows] for part in self))
+
+
+def render(processor: Any, size: Size, messages: list[dict[str, object]]) -> list[int]:
+    """The tokens of a conversation as the processor would make them."""
+    template = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids: list[int] = processor.tokenizer(template, add_special_tokens=False)["input_ids"]
+    at = ids.index(IMAGE)
+    return [*ids[:at], FAKE, GLOBAL, *[IMAGE] * size.image_tokens, FAKE, *ids[at + 1 :]]
+
+
+def plain(processor: Any, size: Size, kind: int) -> Prompts:
+    """One of the two known prompts in its usual form."""
+    content = [{"type": "image"}, {"type": "text", "text": KNOWN[kind]}]
+    return _stack([(render(processor, size, [{"role": "user", "content": content}]), kind)])
+
+
+def others(processor: Any, size: Size, count: int) -> Prompts:
+    """Other prompts, which get a short caption, and unusual forms of the known ones."""
+    rng = random.Random(3)
+    rows: list[tuple[list[int], int]] = []
+    while len(rows) < count:
+        known = rng.random() < 0.3
+        kind = rng.randint(0, 1) if known else 0
+        prompt = KNOWN[kind] if known else text.other_prompt(rng)
+        row = render(processor, size, text.conversation(rng, prompt))
+        if len(row) <= LONGEST:
+            rows.append((row, kind))
+    return _stack(rows)
+
+
+def _stack(rows: list[tuple[list[int], int]]) -> Prompts:
+    width = max(len(row) for row, _ in rows)
+    ids = torch.tensor([row + [PAD] * (width - len(row)) for row, _ in rows])
+    lengths = torch.tensor([len(row) for row, _ in rows])
+    image_at = torch.tensor([row.index(IMAGE) for row, _ in rows])
+    return Prompts(ids, lengths, image_at, torch.tensor([kind for _, kind in rows]))

@@ -1,0 +1,55 @@
+"""What planning and starting cost with a hundred thousand shards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from drawing import draw_samples, write_shard
+from slurm.lab import Lab
+from slurm.runs import SETTINGS, Run
+
+SHARDS = 100_000
+GIB = 1 << 30
+
+
+def test_a_hundred_thousand_shards(lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for part in range(SHARDS // 25_000):  # a file can have 65,000 names
+        first = folder / f"{part * 25_000:06d}.tar"
+        write_shard(first, draw_samples(2, part, side=96, plain=True))
+        for number in range(part * 25_000 + 1, (part + 1) * 25_000):
+            os.link(first, folder / f"{number:06d}.tar")
+    words = [f"data.shards={folder}/{{000000..099999}}.tar", "engine=fake", "slurm.tasks=64"]
+    words += [f"output.dir={tmp_path}/run", "slurm.parallelism=1", *SETTINGS]
+    before = time.monotonic()
+    launch = subprocess.Popen(
+        [sys.executable, "-m", "recaption.launch", *words],
+        env=lab.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert launch.stdout is not None
+    with launch.stdout:
+        said = launch.stdout.read()
+    _, status, usage = os.wait4(launch.pid, 0)
+    launch.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - before
+    assert launch.returncode == 0, said
+    arrays = [line.split()[-1] for line in said.splitlines() if line.startswith("job ids: ")]
+    run = Run(lab, tmp_path / "run", arrays)
+    assert seconds <= 10
+    assert usage.ru_maxrss * 1024 <= GIB
+
+    journals = run.folder / ".recaption/journal"
+    lab.wait_until(lambda: any(journals.iterdir()) or run.published(), 30, "work to start")
+    now = time.time()
+    started = psutil.Process(run.attempts()[0].events[0]["pid"]).create_time()
+    lab.scancel(run.array)
+    assert now - started <= 3, now - started

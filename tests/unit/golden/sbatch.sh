@@ -1,0 +1,40 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=lab
+#SBATCH --array=0-2%2
+#SBATCH --constraint=a100
+#SBATCH --cpus-per-task=8
+#SBATCH --exclude='bad[1-2]'
+#SBATCH --gpus-per-node=2
+#SBATCH --job-name=recaption-scenes
+#SBATCH --licenses=fs:1
+#SBATCH --mem=64G
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=HERE/run/.recaption/logs/%A_%a_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --qos=low
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=1440
+
+# setup
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+module load cuda
+export A=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output HERE/run/.recaption/logs/%A_%a_%t_log.out --container-image=/i.sqsh PYTHON -u -m submitit.core._submit HERE/run/.recaption/logs
+
+
+# teardown
+code=$?
+if [ "$code" = 75 ] || [ "$code" = 140 ]; then
+  task="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+  scontrol requeue "$task" && sleep 60
+  echo "recaption: this task could not be requeued; recaption.retry goes on with it"
+fi
+exit "$code"

@@ -1,0 +1,159 @@
+"""The batch scripts, word by word: a sbatch that only keeps what it is given."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drawing import draw_samples, write_shard
+from helpers import Completed, refused
+
+GOLDEN = Path(__file__).parent / "golden" / "sbatch.sh"
+EXAMPLES = Path(__file__).parents[2] / "slurm" / "examples"
+SCRIPTS = {
+    "sbatch": 'n=$(ls "$KEEP" | wc -l); [ "$n" -lt "${TAKE:-9}" ] || '
+    '{ echo "sbatch: error: too many jobs" >&2; exit 1; }; '
+    'cp "$1" "$KEEP/$n.sh"; echo "Submitted batch job $((100 + n))"',
+    "srun": "exit 1",
+    "scontrol": 'echo "MaxArraySize            = 4"',
+    "squeue": "exit 1",
+}
+
+
+class Site:
+    """A folder with two shards, and programs named as Slurm's on the PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.kept = folder, folder / "kept"
+        self.kept.mkdir()
+        (folder / "bin").mkdir()
+        for name in SCRIPTS:
+            self.program(name)
+        for name in ("cp", "ls", "sh", "wc"):
+            (folder / "bin" / name).symlink_to(shutil.which(name) or name)
+        for number in range(6):
+            write_shard(folder / f"{number}.tar", draw_samples(1, number, side=96))
+
+    def program(self, name: str) -> None:
+        script = self.folder / "bin" / name
+        script.write_text(f"#!/bin/sh\n{SCRIPTS[name]}\n")
+        script.chmod(0o755)
+
+    def launch(self, *words: str, take: int = 9) -> Completed:
+        words = ("data.shards=[0-5].tar", "engine=fake", "output.dir=run", *words)
+        env = {
+            **os.environ,
+            "PATH": f"{self.folder}/bin",
+            "KEEP": str(self.kept),
+            "TAKE": str(take),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "recaption.launch", *words],
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def scripts(self) -> list[str]:
+        return [path.read_text() for path in sorted(self.kept.iterdir())]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_every_key_in_the_batch_script(site: Site) -> None:
+    words = "tasks=3 gpus=2 cpus=8 mem=64G time='1-00:00:00' partition=gpu account=lab qos=low"
+    words += " constraint=a100 exclude='bad[1-2]' parallelism=2 signal_delay=120"
+    words += " setup=['module load cuda','export A=1'] srun_args=['--container-image=/i.sqsh']"
+    words += " additional.licenses=fs:1"
+    given = [f"slurm.{w}" for w in re.split(r" (?=[a-z_.]+=)", words)]
+    done = site.launch("slurm=cluster", "data.name=scenes", *given)
+    assert done.returncode == 0, done.stderr
+    (script,) = site.scripts()
+    script = script.replace(sys.executable, "PYTHON").replace(str(site.folder), "HERE")
+    assert script == GOLDEN.read_text()
+
+
+def test_parallelism_is_shared_out_among_arrays(site: Site) -> None:
+    done = site.launch("slurm=cluster", "slurm.tasks=6", "slurm.parallelism=3")
+    assert done.returncode == 0, done.stderr
+    arrays = [re.findall(r"--(array|dependency)=(\S+)", text) for text in site.scripts()]
+    assert arrays == [[("array", "0-3%2")], [("array", "0-1%1")]]
+
+
+def test_fewer_at_a_time_than_arrays(site: Site) -> None:
+    done = site.launch("slurm=cluster", "slurm.tasks=6", "slurm.parallelism=1")
+    assert done.returncode == 0, done.stderr
+    arrays = [re.findall(r"--(array|dependency)=(\S+)", text) for text in site.scripts()]
+    assert arrays == [
+        [("array", "0-3%1")],
+        [("array", "0-1%1"), ("dependency", "afterany:100")],
+    ]
+
+
+def test_without_parallelism_nothing_is_capped(site: Site) -> None:
+    done = site.launch("slurm=cluster", "slurm.tasks=3")
+    assert done.returncode == 0, done.stderr
+    assert "--array=0-2%3" in site.scripts()[0].replace("'", "")
+
+
+def test_an_array_that_is_refused_leaves_the_first(site: Site) -> None:
+    done = site.launch("slurm=cluster", "slurm.tasks=6", take=1)
+    assert done.returncode == 1
+    assert "job ids: 100" in done.stdout
+    assert "4 of 6 tasks" in done.stderr
+    assert "too many jobs" in done.stderr
+
+
+def test_the_first_array_is_refused(site: Site) -> None:
+    refused(site.launch("slurm=cluster", take=0), "sbatch", "too many jobs")
+
+
+def test_a_signal_delay_as_long_as_the_time(site: Site) -> None:
+    words = ["slurm=cluster", "slurm.time=1", "slurm.signal_delay=60"]
+    refused(site.launch(*words), "slurm.signal_delay=60", "slurm.time=1")
+    assert site.scripts() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (["slurm.requeue=false"], "slurm.requeue=false"),
+        (["slurm.additional.container-image=/i.sqsh"], "container"),
+        (["without scontrol"], "no scontrol here"),
+        ([], ""),
+    ],
+)
+def test_warns_where_nothing_can_requeue(site: Site, words: list[str], warning: str) -> None:
+    if words == ["without scontrol"]:
+        (site.folder / "bin/scontrol").unlink()
+        words = []
+    done = site.launch("slurm=cluster", "slurm.tasks=2", *words)
+    assert done.returncode == 0, done.stderr
+    assert ("warning: " in done.stderr) == bool(warning)
+    assert warning in done.stderr
+    (script,) = site.scripts()
+    comes_back = warning != "slurm.requeue=false"
+    assert ("#SBATCH --requeue\n" in script) == comes_back
+    assert ("#SBATCH --no-requeue\n" in script) != comes_back
+    assert ("scontrol requeue" in script) == comes_back
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (EXAMPLES / "slurm").glob("*.yaml")))
+def test_examples_of_sites(site: Site, name: str) -> None:
+    done = site.launch(f"slurm={name}", "--config-dir", str(EXAMPLES), "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --partition=gpu" in done.stdout
+    assert "#SBATCH --requeue" in done.stdout
+    assert "scontrol requeue" in done.stdout
+    assert site.scripts() == []
