@@ -2,6 +2,7 @@
 # Needs Python 3.11, 3.12 or 3.13, with venv; another one than python3: make env PYTHON=python3.12
 
 PYTHON ?= python3
+SEED ?= 0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
@@ -12,13 +13,15 @@ INSTALL := $(PY) -m pip --disable-pip-version-check --no-input install \
 pin = $$(grep '^$(1)==' requirements/cpu.txt)
 orlog = >>$(LOG) 2>&1 || { tail -n 25 $(LOG) >&2; echo "All of it: $(LOG)" >&2; exit 1; }
 
-.PHONY: help env demo test lint format slurm-up slurm-down clean
+.PHONY: help env demo test faults scale lint format slurm-up slurm-down clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make env         builds $(VENV): recaption, editable, with the locked CPU and test packages"
 	@echo "make demo        recaptions four small shards with the tiny model, in demo/"
 	@echo "make test        every test (ARGS='-k name' picks)"
+	@echo "make faults      kills tasks in 1,000 runs, in build/faults (SEED=N starts elsewhere)"
+	@echo "make scale       larger runs than make test has time for: 2,500 tasks on Slurm"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      lets ruff fix what it can"
 	@echo "make slurm-up    starts a throwaway Slurm on this machine; make slurm-down ends it"
@@ -55,6 +58,13 @@ demo: env
 
 test: env
 	$(PY) -m pytest $(ARGS)
+
+faults: env
+	rm -rf build/faults
+	$(PY) tests/faults/trials.py --forked 900 --launched 100 --seed $(SEED) --folder build/faults
+
+scale: env
+	$(PY) -m pytest tests/scale/*.py $(ARGS)
 
 lint: env
 	$(PY) -m ruff check .

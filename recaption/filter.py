@@ -166,7 +166,8 @@ def _each(job: Any, names: Sequence[str]) -> Iterator[tuple[str, list[dict[str, 
     if len(names) <= FEW:
         yield from map(job, names)
         return
-    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
+    processes = min(PROCESSES, len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         yield from pool.map(job, names)
 
 

@@ -60,7 +60,8 @@ def create(paths: RunPaths, run: Run) -> bool:
     """
     _refuse_foreign(paths)
     try:
-        paths.root.mkdir(parents=True, exist_ok=True)
+        paths.root.parent.mkdir(parents=True, exist_ok=True)
+        paths.root.mkdir(mode=MODE, exist_ok=True)
         for folder in paths.folders():
             folder.mkdir(mode=MODE, exist_ok=True)
         return write_run(paths, run, uuid.uuid4().hex)

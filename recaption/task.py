@@ -66,6 +66,8 @@ def run_task(root: str, number: int, task: int) -> None:
         raise
     finally:
         with contextlib.suppress(DiskFull):  # said already, or about to be
+            for path in paths.temporaries_by(attempt):  # of a librarian that was ended at work
+                path.unlink(missing_ok=True)
             claims.release()
             log.write("stop", why=why, reason=reason)
     if stopping.wants_requeue() and why in (DRAIN, NOW):

@@ -209,7 +209,7 @@ class Scorer(Onnx):
 class Quality:
     """Which captions are flagged, and what becomes of them."""
 
-    flags: list[str] = key(list(FLAGS), f"checks that are made: {', '.join(FLAGS)}")
+    flags: list[str] = key(list(FLAGS), "checks that are made")
     bad: list[str] = key(list(FLAGS), "flags that retries and action act on")
     retries: int = key(0, "times a bad caption is asked for again", low=0, high=10)
     temperature_step: float = key(0.3, "added at each retry", low=0.0, high=2.0)

@@ -8,6 +8,7 @@ import signal
 
 PR_SET_PDEATHSIG = 1
 VARIABLE = "RECAPTION_DIE_WITH_PARENT"
+TASK = "RECAPTION_TASK_PID"  # for recaption.engine.tied
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
@@ -18,6 +19,20 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
+
+
+def guard_group() -> None:
+    """Fork a process that kills this one's process group once this one is gone, however it ends.
+
+    vLLM's own processes know of `register` only after many seconds of imports.
+    """
+    ours, theirs = os.pipe()
+    if os.fork():
+        os.close(ours)
+        return  # the other end stays open as long as this process is there
+    os.close(theirs)
+    os.read(ours, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def register() -> None:

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from recaption.engine.base import Device, Engine, Spec
-from recaption.engine.orphan import VARIABLE, die_with_parent
+from recaption.engine.orphan import VARIABLE, die_with_parent, guard_group
 from recaption.engine.payload import unpack
 
 
@@ -39,6 +39,7 @@ def make_engine(spec: Spec, device: Device) -> Engine:
 def main(connection: Connection, spec: Spec, device: Device, arena: str, log: str | None) -> None:
     """Entry point of the child process; never returns."""
     os.setpgid(0, 0)
+    guard_group()
     multiprocessing.current_process().daemon = False  # vLLM starts processes of its own
     die_with_parent()
     os.environ[VARIABLE] = "1"

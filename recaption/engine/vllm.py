@@ -89,8 +89,10 @@ class VllmRenderer:
             chat_template_kwargs={"add_generation_prompt": True, "tokenize": False},
         )
         self.templates: dict[tuple[str, str | None], str] = {}
-        for prompt in spec.prompts:
-            self.template(Question(prompt.name, prompt.system, prompt.text))
+        questions = [Question(p.name, p.system, p.text) for p in spec.prompts]
+        for question in questions:
+            self.template(question)
+        self.shares = len(questions) == 1 or self._may_share(questions)
 
     def clean(self, value: str) -> str:
         """Without anything that the tokenizer would read as a special token."""
@@ -102,14 +104,15 @@ class VllmRenderer:
         return value
 
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
-        inputs = []
+        inputs: list[tuple[Any, int | None, float | None]] = []
         for question in questions:
             text = self.template(question).replace(MARK, question.text.strip())
-            prompt = parse_model_prompt(
-                self.model_config, {"prompt": text, "multi_modal_data": {"image": rgb}}
-            )
             try:
-                (rendered,) = self.renderer.render_cmpl([prompt], self.tokenize)
+                rendered = None
+                if inputs and self.shares:
+                    rendered = self._with_text(inputs[0][0], text)
+                if rendered is None:
+                    rendered = self._rendered(text, rgb)
             except ValueError as e:
                 raise SampleError(f"prompt {question.name} cannot be rendered: {e}") from None
             length = len(rendered["prompt_token_ids"])
@@ -117,15 +120,70 @@ class VllmRenderer:
                 limit = f"model.max_model_len={self.room}"
                 raise SampleError(f"prompt {question.name} has {length} tokens, over {limit}")
             rendered["mm_hashes"] = {"image": [picture]}
-            inputs.append((rendered, self._seed(picture, question)))
+            inputs.append((rendered, self._seed(picture, question), question.temperature))
         return inputs
 
-    def _seed(self, picture: str, question: Question) -> int | None:
-        """A seed of its own per picture, prompt and try, where sampling is random and seeded."""
-        sampling = self.sampling
-        if sampling.seed is None or sampling.temperature == 0:
+    def _rendered(self, text: str, rgb: PIL.Image.Image | None) -> Any:
+        content: Any = {"prompt": text}
+        if rgb is not None:
+            content["multi_modal_data"] = {"image": rgb}
+        prompt = parse_model_prompt(self.model_config, content)
+        (rendered,) = self.renderer.render_cmpl([prompt], self.tokenize)
+        if rgb is not None:
+            rendered["prompt"] = text
+        return rendered
+
+    def _with_text(self, done: Any, text: str) -> Any:
+        """The input of a picture that was rendered with another text; None where it is not certain.
+
+        The picture's tokens stand between the same texts' tokens as its mark does unrendered.
+        """
+        ids, places = done["prompt_token_ids"], done["mm_placeholders"].get("image", [])
+        if len(places) != 1:
             return None
-        text = f"{sampling.seed}/{picture}/{question.name}/{question.attempt}"
+        start, end = places[0].offset, places[0].offset + places[0].length
+        before = self._rendered(done["prompt"], None)["prompt_token_ids"]
+        rest = len(before) - (len(ids) - end)
+        mark = before[start:rest]
+        if not mark or before[:start] != ids[:start] or before[rest:] != ids[end:]:
+            return None
+        after = self._rendered(text, None)["prompt_token_ids"]
+        size = len(mark)
+        found = [i for i in range(len(after) - size + 1) if after[i : i + size] == mark]
+        if len(found) != 1:
+            return None
+        at = found[0]
+        return {
+            **done,
+            "prompt": text,
+            "prompt_token_ids": after[:at] + ids[start:end] + after[at + size :],
+            "mm_placeholders": {"image": [dataclasses.replace(places[0], offset=at)]},
+        }
+
+    def _may_share(self, questions: Sequence[Question]) -> bool:
+        """Whether inputs made by _with_text are those that vLLM makes, tried on one picture."""
+        picture = PIL.Image.new("RGB", (96, 64))
+        first, *others = (self.template(q).replace(MARK, q.text.strip()) for q in questions)
+        keys = ("prompt_token_ids", "mm_placeholders")
+        try:
+            done = self._rendered(first, picture)
+            pairs = [(self._with_text(done, t), self._rendered(t, picture)) for t in others]
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+            return False  # a processor of another kind, or a text that only fails as it is
+        return all(a is not None and all(a[k] == b[k] for k in keys) for a, b in pairs)
+
+    def _seed(self, picture: str, question: Question) -> int | None:
+        """A seed of its own per picture, prompt and try, where sampling is random and seeded.
+
+        Captions that are asked for again are few, so that they always have one.
+        """
+        sampling = self.sampling
+        if question.temperature is None:
+            if sampling.seed is None or sampling.temperature == 0:
+                return None
+        elif question.temperature == 0:
+            return None
+        text = f"{sampling.seed or 0}/{picture}/{question.name}/{question.attempt}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
     def template(self, question: Question) -> str:
@@ -153,10 +211,13 @@ class VllmEngine:
     def __init__(self, spec: Spec, device: Device) -> None:
         self.spec = spec
         self.device = device
-        s = spec.config.sampling
-        self.sampling = SamplingParams(
+        self.sampling = self._parameters(spec.config.sampling.temperature)
+
+    def _parameters(self, temperature: float) -> SamplingParams:
+        s = self.spec.config.sampling
+        return SamplingParams(
             max_tokens=s.max_tokens,
-            temperature=s.temperature,
+            temperature=temperature,
             top_p=s.top_p,
             top_k=s.top_k,
             min_p=s.min_p,
@@ -174,14 +235,15 @@ class VllmEngine:
 
     async def generate(self, payload: Any, request: str) -> list[Caption]:
         answers = (
-            self._one(rendered, seed, f"{request}-{n}")
-            for n, (rendered, seed) in enumerate(payload)
+            self._one(rendered, seed, temperature, f"{request}-{n}")
+            for n, (rendered, seed, temperature) in enumerate(payload)
         )
         return list(await asyncio.gather(*answers))
 
     def as_another(self, payload: Any, picture: str) -> Any:
         return [
-            ({**rendered, "mm_hashes": {"image": [picture]}}, seed) for rendered, seed in payload
+            ({**rendered, "mm_hashes": {"image": [picture]}}, seed, temperature)
+            for rendered, seed, temperature in payload
         ]
 
     async def stop(self) -> None:
@@ -189,8 +251,12 @@ class VllmEngine:
             core.kill()  # it ignores TERM, as all children of a task do; shutdown() would wait 5 s
         self.engine.shutdown()
 
-    async def _one(self, rendered: Any, seed: int | None, request: str) -> Caption:
+    async def _one(
+        self, rendered: Any, seed: int | None, temperature: float | None, request: str
+    ) -> Caption:
         sampling = self.sampling
+        if temperature is not None:
+            sampling = self._parameters(temperature)
         if seed is not None:
             sampling = copy.copy(sampling)
             sampling.seed = seed

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from recaption.engine.base import Spec
+from recaption.engine.orphan import TASK
 from recaption.errors import TaskError
 from recaption.prepare import preload
 from recaption.prepare.worker import READY
@@ -32,13 +33,14 @@ def set_up(spec: Spec) -> None:
     os.environ.update(
         {
             preload.VARIABLE: spec.to_json(),
+            TASK: str(os.getpid()),
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
         }
     )
-    CONTEXT.set_forkserver_preload(["submitit", preload.__name__])
+    CONTEXT.set_forkserver_preload(["recaption.engine.tied", "submitit", preload.__name__])
     with stop_signals_blocked():
         resource_tracker.ensure_running()
         multiprocessing.forkserver.ensure_running()

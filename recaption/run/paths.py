@@ -103,6 +103,11 @@ class RunPaths:
         with os.scandir(self.temporaries) as entries:
             return [Path(e.path) for e in entries if e.name.startswith(prefixes)]
 
+    def temporaries_by(self, attempt: str) -> list[Path]:
+        """Temporary files of one attempt."""
+        with os.scandir(self.temporaries) as entries:
+            return [Path(e.path) for e in entries if f"@{attempt}" in e.name]
+
     def submission(self, number: int) -> Path:
         return self.submissions / f"{number}.json"
 

@@ -159,9 +159,10 @@ class _Samples:
     def close(self) -> None:
         """The sample being read has no further members."""
         if self.members:
-            first = self.places.setdefault(self.key, len(self.samples))
-            if first < len(self.samples):
-                self._divide(first)
+            if self.key in self.places:
+                self._divide(self.places[self.key])
+                self.key += f"@{self.members[0].offset}"  # keys tell the rows of a shard apart
+            self.places[self.key] = len(self.samples)
             members = () if self.defect else tuple(self.members)
             self.samples.append(Sample(self.key, members, self.defect))
         self.key, self.members, self.defect = "", [], ""

@@ -86,17 +86,10 @@ def write_members(out: BinaryIO, members: Iterable[tuple[str, bytes]]) -> str:
 def _all_members(
     reader: Reader, index: Index, rows: Sequence[dict[str, Any]], settings: Settings
 ) -> Iterator[tuple[str, bytes]]:
-    repeats = _repeats(index.samples)
-    for i, (sample, row) in enumerate(zip(index.samples, rows, strict=True)):
+    for sample, row in zip(index.samples, rows, strict=True):
         crash_point("in-tar")
-        if row["status"] == CAPTIONED or (settings.captions_only and i not in repeats):
+        if settings.captions_only or row["status"] == CAPTIONED:
             yield from _members(reader, sample, row, settings)
-
-
-def _repeats(samples: Sequence[Sample]) -> set[int]:
-    """Where a salvaged shard has a key again; a caption-only shard has every key once."""
-    seen: set[str] = set()
-    return {i for i, s in enumerate(samples) if s.key in seen or seen.add(s.key)}  # type: ignore[func-returns-value]
 
 
 def _members(

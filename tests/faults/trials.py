@@ -314,6 +314,7 @@ def words_of(shards: str, run: Path, salt: str, tasks: int) -> list[str]:
         "slurm.flush_seconds=0.05",
         "slurm.lease_seconds=0.5",
         "slurm.signal_delay=1",
+        "slurm.attempts=1000",
         f"output.dir={run}",
     ]
 

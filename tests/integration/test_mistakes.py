@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
+import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawing import write_shards
-from helpers import Completed, captions, launch, launched, markers, refused, rows
+from drawing import write_shard, write_shards
+from helpers import (
+    Completed,
+    Made,
+    Source,
+    assert_same_samples,
+    captions,
+    launch,
+    launched,
+    markers,
+    refused,
+    rows,
+)
 
 Launch = Callable[..., Completed]
 
@@ -159,44 +173,47 @@ def test_a_folder_without_permission(launch_here: Launch, one_shard: Path, tmp_p
 
 
 def test_a_run_directory_of_another_version(
-    launch_here: Launch, one_shard: Path, tmp_path: Path
+    launch_here: Launch, made: Made, source: Source, tmp_path: Path
 ) -> None:
-    words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
-    launched(*words, cwd=tmp_path)
+    shutil.copytree(made.run, tmp_path / "run")
     frozen = tmp_path / "run/.recaption/run.json"
-    frozen.write_text(frozen.read_text().replace('"format": 1', '"format": 99'))
+    text = frozen.read_text()
+    assert '"format": 1' in text
+    frozen.write_text(text.replace('"format": 1', '"format": 99'))
+    words = (source.word, "engine=fake", "output.dir=run")
     refused(launch_here(*words, cwd=tmp_path), "run.json", "version")
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "gzip", "folder", "twice"])
-def test_an_unreadable_shard_fails_alone(tmp_path: Path, damage: str) -> None:
-    write_shards(tmp_path / "in", 3, 4, side=128)
-    bad = tmp_path / "in/00001.tar"
-    whole = bad.read_bytes()
-    match damage:
-        case "cut":
-            bad.write_bytes(whole[: len(whole) // 2])
-        case "garbage":
-            bad.write_bytes(os.urandom(5000))
-        case "empty":
-            bad.write_bytes(b"")
-        case "gzip":
-            bad.write_bytes(b"\x1f\x8b" + whole)
-        case "folder":
-            bad.unlink()
-            bad.mkdir()
-        case _:
-            bad.write_bytes(whole[: -whole[::-1].index(max(whole)) or None] + whole)
+def test_unreadable_shards_fail_alone(tmp_path: Path) -> None:
+    """Each for a reason of its own; the others are published, and the exit code is 1."""
+    source = write_shards(tmp_path / "in", 8, 4, side=128)
+    whole = {name: (tmp_path / "in" / name).read_bytes() for name in source}
+    good, bad = ["00000.tar", "00007.tar"], [f"0000{i}.tar" for i in range(1, 7)]
+    cut, garbage, empty, gzipped, folder, twice = (tmp_path / "in" / name for name in bad)
+    cut.write_bytes(whole[cut.name][: len(whole[cut.name]) // 2])
+    garbage.write_bytes(random.Random(1).randbytes(5000))
+    empty.write_bytes(b"")
+    gzipped.write_bytes(gzip.compress(whole[gzipped.name])[:-20])
+    folder.unlink()
+    folder.mkdir()
+    samples = source[twice.name]
+    write_shard(twice, [*samples, samples[0]])
     result = launch("data.shards=in/*.tar", "engine=fake", "output.dir=run", cwd=tmp_path)
     assert result.returncode == 1, result
     assert "Traceback" not in result.stderr
-    assert "00001.tar: " in result.stderr
+    assert "2 of 8 shards published" in result.stdout
     run = tmp_path / "run"
-    assert list(markers(run)) == ["00000.tar", "00002.tar"]
-    assert len(captions(run)) == 8
-    assert [r["status"] for r in rows(run, "00002.tar")] == ["captioned"] * 4
-    assert not (run / "00001.tar").exists()
-    assert (run / ".recaption/failed/00001.json").exists()
+    assert list(markers(run)) == good
+    assert_same_samples(run, {name: source[name] for name in good})
+    assert [r["status"] for r in rows(run, "00007.tar")] == ["captioned"] * 4
+    failures = {p.stem: json.loads(p.read_bytes()) for p in (run / ".recaption/failed").iterdir()}
+    assert sorted(failures) == [name.removesuffix(".tar") for name in bad]
+    assert {f["tries"] for f in failures.values()} == {2}
+    reasons = [failures[name.removesuffix(".tar")]["reason"] for name in bad]
+    assert len(set(reasons)) == len(bad), reasons
+    assert samples[0].key in reasons[-1]
+    assert bad[0] in result.stderr
+    assert reasons[0] in result.stderr
     assert not (run / "sizes.json").exists()
 
 

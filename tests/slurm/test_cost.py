@@ -44,12 +44,19 @@ def test_a_hundred_thousand_shards(lab: Lab, tmp_path: Path) -> None:
     assert launch.returncode == 0, said
     arrays = [line.split()[-1] for line in said.splitlines() if line.startswith("job ids: ")]
     run = Run(lab, tmp_path / "run", arrays)
-    assert seconds <= 10
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    assert seconds <= 10 or (crowded() and cpu_seconds <= 5), (seconds, cpu_seconds)
     assert usage.ru_maxrss * 1024 <= GIB
 
     journals = run.folder / ".recaption/journal"
     lab.wait_until(lambda: any(journals.iterdir()) or run.published(), 30, "work to start")
-    now = time.time()
-    started = psutil.Process(run.attempts()[0].events[0]["pid"]).create_time()
+    now, process = time.time(), psutil.Process(run.attempts()[0].events[0]["pid"])
+    seconds, used = now - process.create_time(), process.cpu_times()
     lab.scancel(run.array)
-    assert now - started <= 3, now - started
+    cpu_seconds = used.user + used.system
+    assert seconds <= 3 or (crowded() and cpu_seconds <= 2), (seconds, cpu_seconds)
+
+
+def crowded() -> bool:
+    """Whether other work takes so much of this machine that only CPU seconds tell something."""
+    return os.getloadavg()[0] > 2 * (os.cpu_count() or 1)

@@ -1,0 +1,11 @@
+"""Ties the process that imports it to a task: a forkserver does so before anything slow.
+
+A forkserver looks at its parent's pipe only after its imports, which are vLLM's.
+"""
+
+import os
+
+from recaption.engine.orphan import TASK, die_with_parent
+
+if TASK in os.environ:
+    die_with_parent(int(os.environ[TASK]))

@@ -1,0 +1,106 @@
+"""Damaged shards through a run: failed with the place, or salvaged up to it with nothing unsaid."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from helpers import launch, launched, markers, read_shard, rows
+from tars import members_of, plain_members, tar_bytes, tiny_png, write_tar
+
+SAMPLES = 30
+CUT = 50_000  # bytes; in the middle of k00016
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A cut shard, one with repeated and interleaved samples, a whole one, and rubbish."""
+    whole = tar_bytes(plain_members(SAMPLES))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/cut.tar").write_bytes(whole[:CUT])
+    twice = [*members_of("a", 1), *members_of("b", 2), *members_of("a", 3)]
+    apart = [("c.png", tiny_png(4)), ("d.png", tiny_png(5)), ("c.txt", b"c"), ("d.txt", b"d")]
+    write_tar(tmp_path / "set/mixed.tar", [*twice, *apart, *members_of("e", 6)])
+    write_tar(tmp_path / "set/rubbish.tar", [])
+    (tmp_path / "set/rubbish.tar").write_bytes(b"<html>" * 999)
+    (tmp_path / "set/whole.tar").write_bytes(whole)
+    return tmp_path
+
+
+def words(*more: str) -> list[str]:
+    return ["data.shards=set/*.tar", "engine=fake", "data.tries=1", "output.dir=run", *more]
+
+
+def test_fail_publishes_nothing_and_says_where(place: Path) -> None:
+    result = launch(*words(), cwd=place)
+    assert result.returncode == 1
+    assert "cut.tar: cut inside member 'k00016.png' at byte 49664" in result.stderr
+    assert "mixed.tar: key 'a' appears twice (again at byte 6144)" in result.stderr
+    assert "rubbish.tar: not a whole tar at byte 0" in result.stderr
+    assert list(markers(place / "run")) == ["whole.tar"]
+    assert [p.name for p in (place / "run").glob("*.tar")] == ["whole.tar"]
+
+
+@pytest.mark.parametrize("mode", ["full", "captions"])
+def test_salvage_publishes_what_is_intact_and_records_the_rest(mode: str, place: Path) -> None:
+    result = launch(*words("data.damaged=salvage", f"output.mode={mode}"), cwd=place)
+    assert result.returncode == 1
+    assert "3 of 4 shards published" in result.stdout
+    assert "rubbish.tar: not a whole tar at byte 0" in result.stderr
+    run = place / "run"
+
+    found = rows(run, "cut.tar")
+    assert [r["key"] for r in found] == [f"k{i:05d}" for i in range(16)]
+    assert [r["status"] for r in found] == ["captioned"] * 15 + ["rejected"]
+    assert "may be cut: cut inside member" in found[-1]["reason"]
+    made = markers(run)
+    assert "at byte 49664" in made["cut.tar"]["damaged"]
+    assert made["cut.tar"]["counts"]["captioned"] == 15
+    assert "damaged" not in made["whole.tar"]
+
+    mixed = {(r["index"], r["key"]): (r["status"], r["reason"]) for r in rows(run, "mixed.tar")}
+    again = [k for _, k in mixed if "@" in k]
+    assert [k for _, k in mixed] == ["a", "b", again[0], "c", "d", *again[1:], "e"]
+    assert [k.split("@")[0] for k in again] == ["a", "c", "d"]
+    captioned = [k for (_, k), (status, _) in mixed.items() if status == "captioned"]
+    assert captioned == ["a", "b", "e"]
+    assert "key 'a' appears twice" in mixed[2, again[0]][1]
+    assert "not adjacent" in mixed[3, "c"][1]
+    shard = read_shard(run / "mixed.tar")
+    if mode == "full":
+        assert list(shard) == captioned
+        assert shard["a"]["png"] == tiny_png(1)
+    else:
+        assert list(shard) == [k for _, k in mixed]
+        assert [k for k, m in shard.items() if m["txt"]] == captioned
+    assert launch("run", cwd=place, module="verify").returncode == 0
+
+
+def test_salvage_and_fail_are_different_runs(place: Path) -> None:
+    launch(*words("data.damaged=salvage"), cwd=place)
+    result = launch(*words(), cwd=place)
+    assert result.returncode == 2
+    assert "data.damaged" in result.stderr
+
+
+def test_a_run_is_private_to_user_and_group(place: Path) -> None:
+    launched("data.shards=set/whole.tar", "engine=fake", "output.dir=run", cwd=place)
+    for path in [place / "run", *(place / "run").rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        inside = path.parent.name == "logs"  # submitit's files, in a folder that is private
+        assert mode & (0 if inside else 0o007) == 0, (path, oct(mode))
+    assert stat.S_IMODE((place / "run/.recaption").stat().st_mode) == 0o750
+    assert stat.S_IMODE((place / "run/whole.tar").stat().st_mode) == 0o640
+
+
+def test_members_that_could_run_code_are_copied_unread(place: Path) -> None:
+    marker = place / "ran"
+    bomb = f"cposix\nsystem\n(S'touch {marker}'\ntR.".encode()
+    members = {f"k.{e}": bomb for e in ("pyd", "pickle", "pkl", "pth", "npy", "ten", "json", "txt")}
+    write_tar(place / "set/code.tar", {"k.png": tiny_png(1), **members})
+    launched("data.shards=set/code.tar", "engine=fake", "output.dir=run", cwd=place)
+    found = read_shard(place / "run/code.tar")["k"]
+    copied = ("pyd", "pickle", "pkl", "pth", "npy", "ten")
+    assert {e: c for e, c in found.items() if e in copied} == dict.fromkeys(copied, bomb)
+    assert not marker.exists()
