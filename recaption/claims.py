@@ -68,7 +68,8 @@ class Claims:
         if position in self.begun:
             return True
         lease = self.leases.read(self._name(position))
-        if lease is not None and not self._is_ours(lease):
+        taken = lease is not None and not self._is_ours(lease)
+        if taken or self.paths.marker(self._name(position)).exists():
             self.held.discard(position)
             self.deferred.append(position)
             return False

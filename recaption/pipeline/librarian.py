@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -56,7 +57,6 @@ class Opened:
     index: Index
     done: set[int]
     strikes: dict[int, int]
-    damaged: list[str]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ def open_shard(context: Context, job: Open) -> Opened:
         index = index_shard(file, salvage=context.salvage)
     journals = context.paths.journals_of(job.shard.name)
     history = journal.read_history(journals, context.fingerprint, index.digest)
-    return Opened(limited(index, context), set(history.final), history.strikes, history.damaged)
+    for damage in history.damaged:
+        print(f"recaption: damaged journal, read up to its damage: {damage}", file=sys.stderr)
+    return Opened(limited(index, context), set(history.final), history.strikes)
 
 
 def limited(index: Index, context: Context) -> Index:

@@ -19,15 +19,15 @@ WEIGHTS = {"shape": 3.0}
 WIDTH = sum(PARTS.values()) + 2
 
 
-class Heads(nn.Module):
+def build_heads(size: Size) -> nn.ModuleDict:
     """Linear readers of the patches and of the image tokens."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.side = size.image // size.patch
-        self.patch = nn.Linear(size.vision_width, WIDTH + 8)
-        self.token = nn.Linear(size.width, WIDTH)
-        self.ground = nn.Linear(size.width, 8 + MOST)
+    return nn.ModuleDict(
+        {
+            "patch": nn.Linear(size.vision_width, WIDTH + 8),
+            "token": nn.Linear(size.width, WIDTH),
+            "ground": nn.Linear(size.width, 8 + MOST),
+        }
+    )
 
 
 def patch_labels(plan: Plan, side: int) -> Tensor:
@@ -78,20 +78,20 @@ def _read(out: Tensor, truth: Truth, index: Tensor) -> tuple[Tensor, Tensor]:
     return loss + 3 * (away * there).mean() / share, right
 
 
-def patch_loss(heads: Heads, hidden: Tensor, truth: Truth, labels: Tensor) -> Tensor:
+def patch_loss(heads: nn.ModuleDict, hidden: Tensor, truth: Truth, labels: Tensor) -> Tensor:
     """How badly the patches (scenes, patches, width) know what lies on them."""
-    out = heads.patch(hidden).float()
+    out = heads["patch"](hidden).float()
     loss, _ = _read(out[..., :WIDTH], truth, labels)
     ground = truth.ground[:, None].expand(-1, out.shape[1])
     return loss + functional.cross_entropy(out[..., WIDTH:].flatten(0, 1), ground.flatten())
 
 
-def token_loss(heads: Heads, seen: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+def token_loss(heads: nn.ModuleDict, seen: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
     """How badly the image tokens know the scene, and the share of scenes known fully."""
     slots = torch.arange(MOST)[None].expand(len(seen), -1)
-    out = heads.token(seen[:, :MOST]).float()
+    out = heads["token"](seen[:, :MOST]).float()
     loss, right = _read(out, truth, slots)
-    last = heads.ground(seen[:, -1]).float()
+    last = heads["ground"](seen[:, -1]).float()
     loss = loss + functional.cross_entropy(last[:, :8], truth.ground)
     loss = loss + functional.cross_entropy(last[:, 8:], truth.count - 1)
     right = right.all(1) & (last[:, :8].argmax(-1) == truth.ground)

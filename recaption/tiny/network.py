@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from .heads import Heads, patch_loss, token_loss
+from .heads import patch_loss, token_loss
 from .model import PAD
 from .prompts import Prompts
 from .truth import Truth
@@ -102,7 +102,7 @@ def reading_loss(model: Any, seen: Tensor, batches: list[Batch]) -> Tensor:
 
 
 def looking_loss(
-    model: Any, heads: Heads, pixels: Tensor, truth: Truth, labels: Tensor
+    model: Any, heads: nn.ModuleDict, pixels: Tensor, truth: Truth, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The helpers' loss, and the embeddings. Labels may be of the first scenes only."""
     seen, read = see(model, pixels)

@@ -33,7 +33,7 @@ class Trainer:
         self.sketches = sketch.Sketches(args.batch, self.size.image, args.compile)
         some = torch.cat([self.sketches.next()[0] for _ in range(8)])
         optim.initialize(self.model, self.size, some)
-        self.heads = heads.Heads(self.size)
+        self.heads = heads.build_heads(self.size)
         self.stepper = optim.Stepper(self.model, self.heads, args.rate)
         if args.start:
             self.stepper.load(torch.load(args.start))
@@ -88,7 +88,6 @@ class Trainer:
         self.stepper.step(rate)
         return shown.detach()
 
-    @torch.no_grad()
     def held_out(self, read: bool) -> str:
         """Shares of real held-out scenes that are right in all, by the number of shapes."""
         truth = Truth(*(part[:HELD] for part in self.truth))
@@ -117,9 +116,11 @@ def run(trainer: Trainer, begin: float) -> dict[str, str]:
         now = time.monotonic()
         if step in (1, 5, 20) or now - said > args.report:
             said = now
+            with torch.no_grad():
+                held = trainer.held_out(progress >= args.look)
             print(
                 f"{step} steps, {now - begin:.0f} s, {progress:.3f}, loss {shown.item():.4f}, "
-                f"held out: {trainer.held_out(progress >= args.look)}",
+                f"held out: {held}",
                 flush=True,
             )
             if args.state:

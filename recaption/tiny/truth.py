@@ -46,8 +46,8 @@ class Truth(NamedTuple):
 def from_table(table: Tensor) -> Truth:
     """From rows as `data.truth` makes them."""
     parts = table[:, :-1].unflatten(1, (-1, 5))
-    whole = [parts[..., i].long() for i in range(3)]
-    return Truth(*whole, parts[..., 3], parts[..., 4], table[:, -1].long())
+    shape, color, size = (parts[..., i].long() for i in range(3))
+    return Truth(shape, color, size, parts[..., 3], parts[..., 4], table[:, -1].long())
 
 
 def mirrored(truth: Truth, which: Tensor) -> Truth:

@@ -25,7 +25,7 @@ from recaption.shard.index import index_shard
 
 PAGE = 4096
 SIZE = 8 << 20
-STEP = 3  # pages
+STEP = 4  # pages
 INODES = 14
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
-from helpers import launch, launched, markers, read_shard, rows
+from helpers import (
+    launch,
+    launched,
+    markers,
+    read_shard,
+    rows,
+    started,
+    task_logs,
+    wait_until,
+)
 from tars import members_of, plain_members, tar_bytes, tiny_png, write_tar
 
 SAMPLES = 30
@@ -82,6 +92,50 @@ def test_salvage_and_fail_are_different_runs(place: Path) -> None:
     result = launch(*words(), cwd=place)
     assert result.returncode == 2
     assert "data.damaged" in result.stderr
+
+
+def test_a_shard_that_is_cut_under_a_task_costs_no_sample(tmp_path: Path) -> None:
+    members = [(f"k{i:03d}.png", tiny_png(i, side=200)) for i in range(250)]
+    shard = write_tar(tmp_path / "set/00000.tar", members)
+    content = shard.read_bytes()
+    words = ("data.shards=set/00000.tar", "data.workers=1", "data.tries=1", "output.dir=run")
+    quick = ("engine=fake", "engine.rate=80", "data.buffer_mb=16", "slurm.flush_seconds=0.1")
+    journals = tmp_path / "run/.recaption/journal"
+    with started(*words, *quick, cwd=tmp_path) as process:
+        wait_until(lambda: list(journals.glob("*")), 60, lambda: task_logs(tmp_path))
+        os.truncate(shard, len(content) // 2)
+        result = process.finish(120)
+    assert result.returncode == 1
+    assert "00000.tar: " in result.stderr
+    assert not markers(tmp_path / "run")
+    shard.write_bytes(content)
+    launched(*words, "engine=fake", cwd=tmp_path)
+    assert [r["status"] for r in rows(tmp_path / "run", "00000.tar")] == ["captioned"] * 250
+
+
+def test_a_damaged_journal_is_reported_and_read_up_to_its_damage(tmp_path: Path) -> None:
+    write_tar(tmp_path / "set/00000.tar", plain_members(200))
+    words = ("data.shards=set/00000.tar", "engine=fake", "output.dir=run")
+    quick = ("engine.rate=60", "slurm.flush_seconds=0.1")
+    folder = tmp_path / "run/.recaption/journal"
+
+    def flushed() -> Path | None:
+        return next((p for p in folder.glob("*") if p.stat().st_size > 2000), None)
+
+    with started(*words, *quick, cwd=tmp_path) as process:
+        wait_until(flushed, 60, lambda: task_logs(tmp_path))
+        process.popen.kill()
+        process.finish(60)
+    journal = flushed()
+    assert journal
+    content = bytearray(journal.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    journal.write_bytes(content)
+    launched(*words, cwd=tmp_path)
+    found = rows(tmp_path / "run", "00000.tar")
+    assert [r["status"] for r in found] == ["captioned"] * 200
+    assert len({r["attempt"] for r in found}) == 2, "what came before the damage was used"
+    assert "damaged journal, read up to its damage" in task_logs(tmp_path)
 
 
 def test_a_run_is_private_to_user_and_group(place: Path) -> None:

@@ -54,7 +54,7 @@ def settings(**changes: Any) -> Settings:
         "caption_key": "caption",
         "keep_text": False,
         "captions_only": False,
-        "scored": False,
+        "scores": (),
     }
     return Settings(**(values | changes))
 
@@ -72,7 +72,6 @@ def rows_of(source: Samples, statuses: list[str] | None = None) -> list[dict[str
                 "finish_reason": "stop",
                 "flags": "",
                 "image_hash": hashlib.sha256(image).hexdigest(),
-                "watermark_score": None,
             }
         )
     return rows
