@@ -107,7 +107,7 @@ def disk_errors(path: Path | None = None) -> Iterator[None]:
     except OSError as e:
         if e.errno in NO_SPACE:
             what = path or e.filename or "the run"
-            raise DiskFull(f"no space left for {what}: {e.strerror}") from e
+            raise DiskFull(f"no space left for {what}: {os.strerror(e.errno)}") from e
         raise
 
 

@@ -16,8 +16,9 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
 
     `parent` is the expected parent's pid: if it is gone already, the process ends here.
     """
+    parent = os.getppid() if parent is None else parent
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
-    if parent is not None and os.getppid() != parent:
+    if os.getppid() != parent:
         os._exit(1)
 
 

@@ -93,6 +93,11 @@ class Worker:
     ready: bool = False
 
 
+def _items(job: Any) -> int:
+    """Jobs are single or in chunks; a chunk gets the time of all its items."""
+    return len(job) if isinstance(job, list) else 1
+
+
 class Pool:
     """Workers that answer jobs in order; one that dies costs its oldest job and is replaced."""
 
@@ -101,7 +106,7 @@ class Pool:
     def __init__(
         self, target: Callable[..., None], args: tuple[Any, ...], count: int, seconds: float
     ) -> None:
-        self.target, self.args, self.seconds = target, args, seconds
+        self.target, self.args, self.seconds = target, args, seconds  # seconds per item
         self.workers = [self._start() for _ in range(count)]
         self.deaths_in_a_row = 0
 
@@ -144,13 +149,14 @@ class Pool:
     def expire(self) -> list[tuple[Any, Any]]:
         """Kill workers whose oldest job takes too long."""
         now = time.monotonic()
-        late = [w for w in self.workers if w.ready and w.jobs and now - w.since > self.seconds]
         results = []
-        for worker in late:
-            kill(worker.process)
-            outcome = self._replace(worker, f"took longer than {self.seconds:g} s")
-            if outcome is not None:
-                results.append(outcome)
+        for worker in [w for w in self.workers if w.ready and w.jobs]:
+            limit = self.seconds * _items(worker.jobs[0][0])
+            if now - worker.since > limit:
+                kill(worker.process)
+                outcome = self._replace(worker, f"took longer than {limit:g} s")
+                if outcome is not None:
+                    results.append(outcome)
         return results
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ class Preparation:
         self.guess = min(per_prompt * len(spec.prompts), self.arena.size // 2)
         self.largest = self.results = self.odd = 0
         self.succeeded = False
-        seconds = spec.config.image.decode_seconds * CHUNK
+        seconds = spec.config.image.decode_seconds
         threads = max(1, (cpus() - 1) // workers)  # of each worker's ONNX models
         self.pool = children.Pool(worker.main, (spec, self.arena.path, threads), workers, seconds)
         self.again: deque[Work] = deque()  # to be prepared before any fresh work
