@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from recaption import publish
 
 from .scenes import COLOR_NAMES, SHAPE_NAMES, SIZES, Scene, draw_scene, encode
 
@@ -55,9 +56,9 @@ def write_chunk(job: tuple[Path, int, int, int]) -> None:
     if name.exists():
         return
     pictures, truths = draw_chunk(np.random.default_rng((seed, number)), side, CHUNK)
-    with open(name.with_suffix(".part"), "wb") as file:
-        np.savez(file, pictures=pictures, truths=truths)
-    os.replace(name.with_suffix(".part"), name)
+    chunk = io.BytesIO()
+    np.savez(chunk, pictures=pictures, truths=truths)
+    publish.replace(name, chunk.getvalue(), name.with_suffix(".part"))
 
 
 def write(folder: Path, count: int, side: int, seed: int, workers: int) -> None:
