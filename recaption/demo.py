@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recaption import launch
 from recaption.errors import UserError
+from recaption.launch import command as launch
 from recaption.run.record import open_run
 from recaption.run.rows import read_rows
 from recaption.run.scan import scan

@@ -13,8 +13,8 @@ from typing import Any
 
 from recaption import publish
 from recaption.errors import UserError
-from recaption.freeze import create
 from recaption.journal import Event, Journal
+from recaption.launch.freeze import create
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_run
 from recaption.run.rows import CAPTIONED, read_rows

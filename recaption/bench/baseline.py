@@ -21,8 +21,8 @@ from typing import Any
 
 import PIL.Image
 
-from recaption.devices import visible_gpus
 from recaption.engine.base import Question, Spec
+from recaption.task.devices import visible_gpus
 
 BATCH = 48
 WORKERS = 8

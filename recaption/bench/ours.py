@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from recaption.bench.memory import PeakMemory
-from recaption.devices import engine_devices, worker_count
 from recaption.engine.base import Spec
 from recaption.errors import TaskError
-from recaption.freeze import freeze
 from recaption.journal import Journal
+from recaption.launch.freeze import freeze
+from recaption.launch.plan import inputs
 from recaption.pipeline.engines import Death
 from recaption.pipeline.librarian import Finished
 from recaption.pipeline.loop import Pipeline
 from recaption.pipeline.work import OpenShard, Work
-from recaption.plan import inputs
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
 from recaption.shard.index import index_shard
-from recaption.task import make_context
+from recaption.task.attempt import make_context
+from recaption.task.devices import engine_devices, worker_count
 
 REPLAYED = 64  # different inputs per engine
 PATIENCE = 1800.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from recaption.engine.orphan import die_with_parent
 from recaption.errors import DiskFull, InputChanged, ShardError
 from recaption.prepare.worker import READY
 from recaption.run import rows
+from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
 from recaption.shard import source
@@ -238,8 +238,3 @@ def _leave(context: Context, name: str) -> None:
         context.paths.failure(name),
     ]:
         path.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

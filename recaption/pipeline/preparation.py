@@ -8,7 +8,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from recaption.devices import cpus
 from recaption.engine.base import Spec
 from recaption.errors import TaskError
 from recaption.pipeline import children
@@ -18,6 +17,7 @@ from recaption.pipeline.work import Work
 from recaption.prepare import worker
 from recaption.prepare.worker import Descriptor, Prepared
 from recaption.run.rows import REJECTED
+from recaption.task.devices import cpus
 
 CHUNK = 4  # samples per message to a worker
 LEARN = 32  # results before the worst case gives way to what was seen

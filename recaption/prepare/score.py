@@ -7,7 +7,6 @@ Pillow to the model's height and width, scaled to 0 to 1, and normalised.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ import PIL.Image
 from recaption.config.schema import Config, Scorer
 from recaption.config.scorers import WATERMARK, all_scorers, section
 from recaption.errors import SampleError, UserError, bad_value
+from recaption.run.digest import sha256_of
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 Array = npt.NDArray[Any]
@@ -170,8 +170,7 @@ def _input(key: str, scorer: Scorer, session: Any) -> tuple[Any, int, int, int |
 
 def _checked_hash(key: str, path: Path, wanted: str | None) -> str:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
     except OSError as e:
         raise bad_value(f"{key}.path", path, f"cannot be read: {e.strerror}") from None
     if wanted is not None and wanted.lower() != digest:

@@ -12,6 +12,7 @@ from typing import Any
 from recaption.config.schema import Config, Prompt, Scorer
 from recaption.config.scorers import all_scorers, section
 from recaption.errors import bad_value
+from recaption.run.digest import sha256_of
 
 FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
 MODEL_KEYS = (
@@ -98,7 +99,6 @@ def _file_hash(key: str, path: str | None) -> str | None:
     if path is None:
         return None
     try:
-        with Path(path).open("rb") as file:
-            return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"sha256 {sha256_of(Path(path))}"
     except OSError as e:
         raise bad_value(key, path, f"cannot be read: {e.strerror}") from None

@@ -18,7 +18,7 @@ from recaption.errors import UserError, bad_choice
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
-from recaption.screen import Style
+from recaption.status.screen import Style
 from recaption.training import open_clip_command
 from recaption.verify.defect import Defect, Findings
 from recaption.verify.folder import check_folder

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from recaption.errors import ShardError
-from recaption.pipeline.librarian import sha256_of
 from recaption.run import rows as sidecars
+from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
 from recaption.run.rows import CAPTIONED, STATES

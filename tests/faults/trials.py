@@ -31,9 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import captions, files_of, markers, read_run, rows
 from tars import plain_members, write_tar
 
-from recaption import claims, crash, task
+from recaption import crash
 from recaption.pipeline import children, loop
 from recaption.run.paths import RunPaths
+from recaption.task import attempt as task
+from recaption.task import claims
 
 SHARDS, SAMPLES = 3, 10
 ATTEMPT_SECONDS = 60.0

@@ -13,8 +13,8 @@ from drawing import Sample, array_bytes, write_shard, write_shards
 from helpers import Completed, Made, Source, launched
 from PIL import Image
 
-from recaption import launch
 from recaption.__main__ import run
+from recaption.launch import command as launch
 
 Refusal = Callable[..., Completed]
 

@@ -20,7 +20,7 @@ def loaded(*words: str, cwd: Path) -> set[str]:
     """Which heavy packages `recaption.launch WORDS` imports."""
     code = (
         "import sys\n"
-        "from recaption.launch import main\n"
+        "from recaption.launch.command import main\n"
         "assert main(sys.argv[1:]) == 0\n"
         f"print('LOADED', *({HEAVY} & set(sys.modules)))\n"
     )

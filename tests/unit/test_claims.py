@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from recaption.claims import Claims
 from recaption.config.schema import Config
 from recaption.pipeline.librarian import Finished
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission, plain_config
 from recaption.run.tasklog import TaskLog
+from recaption.task.claims import Claims
 
 SECONDS = 0.5
 

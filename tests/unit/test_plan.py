@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recaption.config.schema import Config
 from recaption.errors import UserError
-from recaption.plan import braces, data_name, expand, inputs, select, slices
+from recaption.launch.plan import braces, data_name, expand, inputs, select, slices
 from recaption.run.record import InputShard
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recaption.config.compose import compose_config
-from recaption.help import keys, presets
+from recaption.launch.help import keys, presets
 
 ROOT = Path(__file__).parents[2]
 

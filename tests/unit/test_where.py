@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recaption.errors import UserError
-from recaption.where import Where
+from recaption.filter.where import Where
 
 ROW = {"caption": "A red Dog", "tokens": 12, "score": 0.25, "truncated": False, "key": "a/b"}
 EXAMPLE = {"caption": "", "tokens": 17, "score": 0.37, "truncated": False, "key": ""}

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from recaption import publish
-from recaption.leases import Lease, Leases
 from recaption.pipeline.librarian import Finished
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission
 from recaption.run.tasklog import TaskLog
+from recaption.task.leases import Lease, Leases
 
 SCAN_SECONDS = 1.0
 SCAN_COST = 20  # looking for shards takes at most one part in so many of the time

@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, field
 
 from recaption.errors import UserError, bad_choice
-from recaption.overview import NEEDS_RETRY, Overview, overview
 from recaption.run.record import open_run
-from recaption.screen import Style, render
+from recaption.status.overview import NEEDS_RETRY, Overview, overview
+from recaption.status.screen import Style, render
 
 CLEAR = "\033[H\033[2J\033[3J"
 INTERVAL = 2.0  # seconds between two looks, on a terminal
@@ -94,9 +94,3 @@ def _parse(arguments: list[str]) -> _Options:
     if not options.runs:
         raise UserError("status: needs a run directory (see --help)")
     return options
-
-
-if __name__ == "__main__":
-    from recaption.__main__ import run
-
-    run(main)

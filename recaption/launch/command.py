@@ -18,11 +18,11 @@ from recaption.config.compose import (
 )
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
-from recaption.freeze import freeze
-from recaption.options import Options, parse
-from recaption.plan import data_name, first_shard, inputs, select
+from recaption.launch.freeze import freeze
+from recaption.launch.options import Options, parse
+from recaption.launch.plan import data_name, first_shard, inputs, select
+from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing
 from recaption.prompt import check_prompts
-from recaption.submission import STOPPED, Outcome, show_plan, submit_missing
 
 DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     """The command; returns its exit code and raises UserError for a wrong use."""
     options = parse(arguments)
     if options.help:
-        from recaption.help import launch_help
+        from recaption.launch.help import launch_help
 
         print(launch_help(), end="")
         return 0
@@ -144,9 +144,3 @@ def _sweep(points: list[Point]) -> int:
 def _label(point: Point, points: list[Point]) -> str:
     common = set.intersection(*(set(p.words) for p in points))
     return " ".join(w for w in point.words if w not in common)
-
-
-if __name__ == "__main__":
-    from recaption.__main__ import run
-
-    run(main)

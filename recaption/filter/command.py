@@ -16,8 +16,9 @@ from recaption import card, publish
 from recaption.config.schema import FLAGS
 from recaption.derive import make_run, parent_record, take_over
 from recaption.errors import RecaptionError, UserError, bad_choice, bad_value
-from recaption.pipeline.librarian import sha256_of
+from recaption.filter.where import Value, Where
 from recaption.run import rows as sidecars
+from recaption.run.digest import sha256_of
 from recaption.run.identity import fingerprint
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, open_run
@@ -27,7 +28,6 @@ from recaption.run.tasklog import TaskLog
 from recaption.shard.rewrite import rewrite_tar
 from recaption.shard.settings import score_columns, settings_of
 from recaption.versions import versions
-from recaption.where import Value, Where
 
 PROCESSES = 8
 UMASK = 0o027  # as of the tasks
@@ -222,9 +222,3 @@ def _parse(arguments: Sequence[str]) -> tuple[str, str, str]:
         if name not in given:
             raise UserError(f"{name}: needed, {what} (see --help)")
     return roots[0], given["--where"], given["-o"]
-
-
-if __name__ == "__main__":
-    from recaption.__main__ import run
-
-    run(main)

@@ -13,8 +13,8 @@ from recaption.config.check import check
 from recaption.config.compose import compose_config, named_prompts, user_errors
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError
+from recaption.launch.plan import expand
 from recaption.model_files import resolve
-from recaption.plan import expand
 from recaption.prompt import check_prompts
 from recaption.run.identity import identity
 from recaption.run.paths import RunPaths

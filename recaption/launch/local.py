@@ -18,10 +18,10 @@ from typing import Any
 from submitit.local.local import LocalExecutor, LocalJob
 
 from recaption.config.schema import Config
-from recaption.devices import CPUS, cpus, visible_gpus
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
-from recaption.task import TIED, run_task
+from recaption.task.attempt import TIED, run_task
+from recaption.task.devices import CPUS, cpus, visible_gpus
 
 STOP_SECONDS = 30.0
 

@@ -6,9 +6,9 @@ import os
 from collections import Counter
 from typing import TextIO
 
-from recaption.overview import COMPLETE, NEEDS_RETRY, Overview, age
 from recaption.run.rows import STATES
-from recaption.tasks import BAD, DONE, HELD, RUNNING, Task
+from recaption.status.overview import COMPLETE, NEEDS_RETRY, Overview, age
+from recaption.status.tasks import BAD, DONE, HELD, RUNNING, Task
 
 RED, GREEN, BOLD, DIM = "31", "32", "1", "2"
 BAR = 30

@@ -17,7 +17,7 @@ from recaption.errors import UserError, bad_value
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
 from recaption.slurm import settings
-from recaption.task import REQUEUE, run_task
+from recaption.task.attempt import REQUEUE, run_task
 
 ENDLESS = 1_000_000  # submitit's count of timeouts must not end a long run
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize

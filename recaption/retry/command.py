@@ -10,16 +10,16 @@ from typing import Any
 
 from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
-from recaption.plan import select
-from recaption.recompose import Wanted, recompose
+from recaption.launch.plan import select
+from recaption.launch.submission import show_plan, submit_missing
+from recaption.retry.recompose import Wanted, recompose
 from recaption.run.identity import differences, fingerprint
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, open_run
 from recaption.run.rows import STATES, read_rows
 from recaption.run.scan import RunState, scan
 from recaption.shard.settings import settings_of
-from recaption.submission import show_plan, submit_missing
-from recaption.tasks import read_submissions
+from recaption.status.tasks import read_submissions
 from recaption.versions import versions
 
 SHAPE = {  # what shapes a shard, and the keys that say it
@@ -221,9 +221,3 @@ def _check_options(options: _Options) -> None:
         raise UserError("--status and --reason need -o NEW: a run is never modified")
     if options.output and not chooses:
         raise UserError("-o: needs --status or --reason, which say what to do again")
-
-
-if __name__ == "__main__":
-    from recaption.__main__ import run
-
-    run(main)

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from recaption import card
-from recaption.attempts import fruitless, read_attempts
-from recaption.claims import Claims
-from recaption.devices import cpus, engine_devices, worker_count
 from recaption.engine.base import Spec
 from recaption.engine.orphan import die_with_parent
 from recaption.errors import DiskFull, RecaptionError, TaskError
@@ -27,7 +24,10 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission, typed_config
 from recaption.run.tasklog import TaskLog
 from recaption.shard.settings import settings_of
-from recaption.stopping import Stopping
+from recaption.task.attempts import fruitless, read_attempts
+from recaption.task.claims import Claims
+from recaption.task.devices import cpus, engine_devices, worker_count
+from recaption.task.stopping import Stopping
 from recaption.versions import versions
 
 SCORES = ("watermark.", "scorers.")

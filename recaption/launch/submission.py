@@ -14,7 +14,7 @@ from types import FrameType
 from recaption import card
 from recaption.config.schema import Config
 from recaption.errors import UserError
-from recaption.plan import slices
+from recaption.launch.plan import slices
 from recaption.run.paths import RunPaths
 from recaption.run.record import (
     Run,
@@ -92,7 +92,7 @@ def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int
         more = f", … {len(part) - 4} more" if len(part) > 4 else ""
         print(f"task {task}: {len(part)} shards: {names}{more}")
     if config.slurm.kind == "cluster":
-        from recaption.submit import sbatch_text
+        from recaption.launch.submit import sbatch_text
 
         print(sbatch_text(paths, config, len(parts)))
     return Outcome(paths.root, "-", 0, "dry run")
@@ -106,8 +106,8 @@ def _tasks(config: Config, shards: int) -> int:
 def _on_cluster(
     paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str
 ) -> Outcome:
+    from recaption.launch.submit import log_pattern, submit, warnings
     from recaption.slurm import Queue
-    from recaption.submit import log_pattern, submit, warnings
 
     submitted = submit(paths, submission, config)
     add_jobs(paths, replace(submission, jobs=submitted.jobs), tag)
@@ -135,7 +135,7 @@ def _on_cluster(
 
 
 def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> Outcome:
-    from recaption.local import LocalTasks
+    from recaption.launch.local import LocalTasks
 
     waiting = config.wait is not False
     tasks = LocalTasks(paths, submission, config, tied=waiting)
@@ -162,7 +162,7 @@ def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> 
 
 
 def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Callable[[], bool]) -> int:
-    from recaption.watch import follow
+    from recaption.launch.watch import follow
 
     state = follow(paths, run, submission.selected, submission.number, alive)
     names = [run.shards[p].name for p in submission.selected]

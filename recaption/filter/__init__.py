@@ -1,0 +1,5 @@
+"""recaption.filter: a new run from the samples of another that fulfil an expression."""
+
+from recaption.filter.command import main
+
+__all__ = ["main"]

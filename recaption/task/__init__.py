@@ -1,0 +1,1 @@
+"""One element of the array: takes shards by lease, works on them, and stops when told to."""
