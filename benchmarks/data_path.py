@@ -35,7 +35,7 @@ SIZE = (640, 480)
 
 def ours(shards: list[Path], folder: Path) -> dict[str, float]:
     """Images/s and peak memory of a run in a process of its own, engine start excluded."""
-    command = [sys.executable, "-m", "recaption.bench", "--parts", "ours", "--json"]
+    command = [sys.executable, "-m", "recaption.bench", "--parts", "pipeline", "--json"]
     command += [
         str(folder / "ours.json"),
         "--folder",

@@ -22,7 +22,15 @@ def measure(engines: int, rate: float, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
         images = int(engines * rate * seconds)
-        command = [sys.executable, "-m", "recaption.bench", "--parts", "ours", "--size", "64x48"]
+        command = [
+            sys.executable,
+            "-m",
+            "recaption.bench",
+            "--parts",
+            "pipeline",
+            "--size",
+            "64x48",
+        ]
         command += ["--images", str(images), "--shards", "16", "--json", str(out)]
         command += ["engine=fake", f"engine.rate={rate}", f"engine.replicas={engines}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import roofline
 import vocabulary
+
+from recaption.bench import roofline
 
 Json = dict[str, Any]
 

@@ -13,10 +13,15 @@ from recaption.errors import RecaptionError, UserError, bad_choice
 COMMANDS = {
     "launch": "submit a run or a sweep, or do it here",
     "status": "how far runs are",
+    "report": "runs as one page: pictures, captions side by side, statistics",
     "verify": "whether what was published is whole, right, and loads",
     "retry": "what is missing again, or some samples in a new run",
     "filter": "a new run from the samples of one that fulfil an expression",
+    "join": "full shards from a run that has captions only",
+    "upload": "a finished run to the Hugging Face Hub or to S3",
+    "doctor": "whether a site is fit for it, before the first array",
     "bench": "how fast a model is here, and what a whole data set would take",
+    "completion": "a script that lets bash complete all of this",
     "demo": "recaption four small shards with the tiny model",
 }
 USAGE = 2
@@ -51,7 +56,7 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: recaption COMMAND …\n")
         for name, does in COMMANDS.items():
-            print(f"  {name:8} {does}")
+            print(f"  {name:10} {does}")
         print("\n`recaption COMMAND --help` says more.")
         return 0
     if arguments[0] == "--version":

@@ -10,7 +10,7 @@ from typing import Any
 from recaption import publish
 from recaption.crash import crash_point
 from recaption.run.paths import RunPaths
-from recaption.run.record import Run
+from recaption.run.record import Run, read_submission, submission_numbers
 from recaption.run.rows import STATES
 from recaption.run.scan import scan
 from recaption.training import shard_pattern
@@ -32,7 +32,7 @@ tags:
 $captioned of $total pictures with captions by `$model`$revision, in $shards WebDataset shards,
 made with [recaption]($home) $version.
 
-$prompts
+$prompts$filters
 | samples | count |
 |---|---|
 $counts
@@ -40,11 +40,7 @@ $counts
 $members
 
 ```python
-import webdataset as wds
-dataset = wds.WebDataset("$pattern", shardshuffle=False)
-
-from datasets import load_dataset
-dataset = load_dataset("path/to/this/folder", split="train", streaming=True)
+$load
 ```
 """)
 FULL = """\
@@ -57,6 +53,22 @@ These shards have captions only, for every key of the source's shards of the sam
 the caption in `.txt` (empty where there is none), and in `.json` the fields `caption`,
 `caption_original`, `recaption_status`, `recaption_model`, `recaption_prompt`,
 `recaption_finish_reason` and `recaption_flags`."""
+SEVERAL = """\
+There were several prompts: `caption` has the first one's, and each has its own `caption_NAME`,
+`recaption_finish_reason_NAME` and `recaption_flags_NAME`."""
+LOAD = Template("""\
+import webdataset as wds
+dataset = wds.WebDataset("$pattern", shardshuffle=False)
+
+from datasets import load_dataset
+dataset = load_dataset("path/to/this/folder", split="train", streaming=True)""")
+LOAD_CAPTIONS = Template("""\
+import webdataset as wds
+captions = wds.WebDataset("$pattern", shardshuffle=False)
+pictures = wds.WebDataset("$source", shardshuffle=False)
+for picture, caption in zip(pictures, captions, strict=True):
+    assert picture["__key__"] == caption["__key__"]""")
+UNKNOWN = "other"
 HOME = "https://pypi.org/project/recaption"
 
 
@@ -77,7 +89,7 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
     }
     files = {
         paths.sizes_json: publish.to_json(sizes),
-        paths.card: _card(run, sizes, state.samples()).encode(),
+        paths.card: _card(run, licence(paths, run), sizes, state.samples()).encode(),
     }
     for path, content in files.items():
         publish.create(path, content, paths.temporary(path, tag))
@@ -92,15 +104,17 @@ def _sweep(paths: RunPaths) -> None:
             path.unlink(missing_ok=True)
 
 
-def _card(run: Run, sizes: dict[str, int], counts: dict[str, int]) -> str:
+def _card(run: Run, license: str, sizes: dict[str, int], counts: dict[str, int]) -> str:
     filled = [name for name, size in sizes.items() if size]
     files = '"*.tar"'
     if len(filled) < len(sizes):
         files = "".join(f"\n  - {json.dumps(glob.escape(name))}" for name in filled) or "[]"
     revision = run.model.get("revision")
+    captions_only = run.identity["output.mode"] == "captions"
+    load = LOAD_CAPTIONS if captions_only else LOAD
     return CARD.substitute(
         files=files,
-        license="other",
+        license=license,
         title="Recaptioned shards",
         captioned=counts["captioned"],
         total=sum(counts.values()),
@@ -112,19 +126,40 @@ def _card(run: Run, sizes: dict[str, int], counts: dict[str, int]) -> str:
         prompts="".join(_prompt(p.name, p.system, p.text) for p in run.prompts),
         counts="\n".join(f"| {name} | {counts[name]} |" for name in STATES),
         members=_members(run),
-        pattern=shard_pattern(filled),
+        filters="".join(
+            f"Samples fulfil {_code(text)}.\n\n" for text in run.identity.get("filter", [])
+        ),
+        load=load.substitute(
+            pattern=shard_pattern(filled), source=shard_pattern(filled, "path/to/source/")
+        ),
     )
+
+
+def licence(paths: RunPaths, run: Run) -> str:
+    """output.license of the run's last submission; of a run made from another one, of that one's."""
+    numbers = submission_numbers(paths)
+    if not numbers:
+        return str((run.parent or {}).get("license", UNKNOWN))
+    return str(read_submission(paths, numbers[-1]).config["output"].get("license", UNKNOWN))
 
 
 def _members(run: Run) -> str:
     if run.identity["output.mode"] == "captions":
-        return CAPTIONS_ONLY
-    return KEPT if run.identity["output.text"] == "keep" else FULL
+        text = CAPTIONS_ONLY
+    else:
+        text = KEPT if run.identity["output.text"] == "keep" else FULL
+    return f"{text} {SEVERAL}" if len(run.prompts) > 1 else text
 
 
 def _prompt(name: str, system: str | None, text: str) -> str:
     parts = [("System message", system), (f"Prompt `{name}`", text)]
     return "".join(f"{title}:\n\n{_quoted(body)}\n\n" for title, body in parts if body)
+
+
+def _code(text: str) -> str:
+    """Markdown's code for a line that may have backticks."""
+    line = " ".join(text.split())
+    return f"`` {line} ``" if "`" in line else f"`{line}`"
 
 
 def _quoted(text: Any) -> str:

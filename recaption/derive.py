@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from recaption import publish
-from recaption.errors import UserError
+from recaption.card import licence
+from recaption.errors import TaskError, UserError
 from recaption.journal import Event, Journal
 from recaption.launch.freeze import create
 from recaption.run.paths import RunPaths
@@ -23,14 +24,16 @@ from recaption.run.tasklog import TaskLog
 
 ANSWER = ("caption", "finish_reason", "tokens", "flags")  # columns of one prompt
 OTHER = {"key", "index", "status", "reason", "caption_original", "tries", "strikes", "attempt"}
-THREADS = 16  # that wait for the file system
+THREADS = 8  # that wait for the file system; with more they wait for each other
+PART = 64  # markers that a thread writes at a time
 
 Row = dict[str, Any]
 
 
 def parent_record(paths: RunPaths, run: Run, how: dict[str, Any]) -> dict[str, Any]:
     """What run.json of a derived run says about where it comes from."""
-    return {"run": str(paths.root), "fingerprint": run.fingerprint, **how}
+    about = {"run": str(paths.root), "fingerprint": run.fingerprint, **how}
+    return {**about, "license": licence(paths, run)}
 
 
 def make_run(paths: RunPaths, run: Run) -> Run:
@@ -41,9 +44,13 @@ def make_run(paths: RunPaths, run: Run) -> Run:
     if not paths.run_json.exists() and create(paths, run):
         return run
     there = read_run(paths)
-    if there.fingerprint != run.fingerprint or there.parent != run.parent:
+    if there.fingerprint != run.fingerprint or _origin(there) != _origin(run):
         raise UserError(f"-o {paths.root}: holds another run; choose another folder")
     return there
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in (run.parent or {}).items() if key != "license"}
 
 
 def take_over(
@@ -53,24 +60,41 @@ def take_over(
     marked = paths.marked()
     missing = [name for name in names if name not in marked]
     tag = uuid.uuid4().hex
-    for place in (RunPaths.sidecar, RunPaths.tar):
+    theirs = read_run(parent).fingerprint
+    same = run.fingerprint == theirs
+    markers = [RunPaths.marker] if same else []
+    for place in (RunPaths.sidecar, RunPaths.tar, *markers):
         publish.share(
             (place(parent, n), place(paths, n), paths.temporary(place(paths, n), tag))
             for n in missing
         )
-
-    def mark(name: str) -> None:
-        record = {**marker(parent, name), "fingerprint": run.fingerprint}
-        target = paths.marker(name)
-        publish.create(target, publish.to_json(record), paths.temporary(target, tag))
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(mark, missing))
+    if not same:
+        _mark(parent, paths, missing, tag, (theirs, run.fingerprint))
     log = TaskLog(paths.inherited_log(tag))
     for name in missing:
         reasons = {"reasons": state.reasons[name]} if name in state.reasons else {}
         log.write("published", shard=name, counts=state.done[name], won=True, **reasons)
     log.close()
+
+
+def _mark(
+    parent: RunPaths, paths: RunPaths, names: list[str], tag: str, changed: tuple[str, str]
+) -> None:
+    """Markers as the parent's, byte for byte, but for the fingerprint."""
+    theirs, ours = (f'"fingerprint": "{value}"'.encode() for value in changed)
+
+    def mark(part: list[str]) -> None:
+        files = []
+        for name in part:
+            content = parent.marker(name).read_bytes()
+            if content.count(theirs) != 1:
+                raise TaskError(f"{parent.marker(name)}: not a marker of this run; see verify")
+            target = paths.marker(name)
+            files.append((target, content.replace(theirs, ours), paths.temporary(target, tag)))
+        publish.create_all(files)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(mark, [names[i : i + PART] for i in range(0, len(names), PART)]))
 
 
 def keep_rows(

@@ -84,6 +84,26 @@ def model_folder(path: str) -> Path:
     return folder
 
 
+def snapshot_here(model: Model) -> Path | None:
+    """The snapshot of model.repo in the Hub library's cache; None where it is not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not model.repo:
+        raise UserError(
+            "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
+        )
+    try:
+        found = snapshot_download(
+            model.repo, revision=model.revision, cache_dir=model.cache, local_files_only=True
+        )
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    except ValueError as e:
+        raise bad_value("model.repo", model.repo, str(e).splitlines()[0]) from None
+    return Path(found)
+
+
 def _snapshot(model: Model) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

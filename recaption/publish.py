@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +59,26 @@ def create(path: Path, content: bytes, temporary: Path) -> bool:
         return _persistently(attempt)
 
 
+def create_all(files: Iterable[tuple[Path, bytes, Path]]) -> None:
+    """As create, for many files: each is (path, content, temporary).
+
+    A folder is put on disk once, at the end.
+    """
+    folders = set()
+    with disk_errors():
+        for path, content, temporary in files:
+            folders.add(path.parent)
+            with gone_after(temporary):
+                _persistently(functools.partial(_create, path, content, temporary))
+        for folder in folders:
+            _sync(folder)
+
+
+def _create(path: Path, content: bytes, temporary: Path) -> bool:
+    _write(temporary, content, sync=True)
+    return _link(temporary, path)
+
+
 def replace(path: Path, content: bytes, temporary: Path) -> None:
     """Write a file that may change (a hint, a report): readers see the old or the new one."""
 
@@ -68,6 +89,54 @@ def replace(path: Path, content: bytes, temporary: Path) -> None:
 
     with disk_errors(path), gone_after(temporary):
         _persistently(attempt)
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a file system was seen to do; each is '' where it does it right, else what it does."""
+
+    link: str
+    rename: str
+    sync: str
+    sync_folder: str
+
+
+def try_out(folder: Path) -> Abilities:
+    """Try, with files of its own in `folder`, what publishing rests on."""
+    source, second, final, renamed = (folder / n for n in ("a", "b", "linked", "renamed"))
+    for path in (source, second):
+        path.write_bytes(path.name.encode())
+
+    def link() -> str:
+        os.link(source, final)
+        try:
+            os.link(second, final)
+        except FileExistsError:
+            return "" if final.read_bytes() == b"a" else "another file has taken its place"
+        return "a second link to one name succeeds"
+
+    def rename() -> str:
+        if not _renameat2(source, renamed) or renamed.read_bytes() != b"a":
+            return "does not move the file"
+        return "replaces a file that is there" if _renameat2(second, renamed) else ""
+
+    def sync(path: Path) -> str:
+        _sync(path)
+        return ""
+
+    return Abilities(
+        _reason(link),
+        _reason(rename),
+        _reason(functools.partial(sync, second)),
+        _reason(functools.partial(sync, folder)),
+    )
+
+
+def _reason(attempt: Callable[[], str]) -> str:
+    try:
+        return attempt()
+    except OSError as e:
+        return os.strerror(e.errno) if e.errno else str(e)
 
 
 def share(pairs: Iterable[tuple[Path, Path, Path]]) -> None:
@@ -140,10 +209,13 @@ def _persistently(attempt: Callable[[], T]) -> T:
     return attempt()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, *, sync: bool = False) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE)
     with open(fd, "wb") as file:
         file.write(content)
+        if sync:
+            file.flush()
+            os.fsync(fd)
 
 
 def _sync(path: Path) -> None:
@@ -178,6 +250,17 @@ def _same_file(temporary: Path, final: Path) -> bool:
 def _rename_exclusively(temporary: Path, final: Path) -> bool:
     """Where the file system refuses hard links: renameat2(2) that never replaces."""
     _say_once(f"{final.parent}: no hard links here, so files are published by exclusive renames")
+    try:
+        return _renameat2(temporary, final)
+    except OSError as e:
+        raise TaskError(
+            f"{final.parent}: this file system refuses both hard links and exclusive renames "
+            f"({e.strerror}); put output.dir on another one"
+        ) from None
+
+
+def _renameat2(temporary: Path, final: Path) -> bool:
+    """Rename without replacing; False where `final` exists, OSError where this is refused."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(temporary), os.fsencode(final)
     if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_NOREPLACE) == 0:
@@ -185,10 +268,7 @@ def _rename_exclusively(temporary: Path, final: Path) -> bool:
     code = ctypes.get_errno()
     if code == errno.EEXIST:
         return False
-    raise TaskError(
-        f"{final.parent}: this file system refuses both hard links and exclusive renames "
-        f"({os.strerror(code)}); put output.dir on another one"
-    )
+    raise OSError(code, os.strerror(code))
 
 
 @functools.cache

@@ -15,7 +15,7 @@ if ! runs "$LAB_DIR/run/mariadbd.pid"; then
     --socket="$LAB_DIR/run/mysql.sock" --pid-file="$LAB_DIR/run/mariadbd.pid" \
     --bind-address=127.0.0.1 --port=$((LAB_PORT + 3)) \
     --skip-log-bin --innodb-buffer-pool-size=64M --innodb-flush-log-at-trx-commit=0 \
-    --log-error="$LAB_DIR/log/mariadbd.log" &
+    --log-error="$LAB_DIR/log/mariadbd.log" </dev/null >/dev/null 2>&1 &
   disown
   for _ in $(seq 150); do
     as_root mariadb-admin ping >/dev/null 2>&1 && break

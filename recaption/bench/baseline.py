@@ -67,8 +67,12 @@ class Saver:
             (self.folder / f"{name}_caption.json").write_text(json.dumps({"caption": caption}))
 
 
-def run(spec: Spec, shards: list[str], folder: Path) -> dict[str, Any]:
-    """Caption every sample; returns images, seconds after the engine's start, and tokens."""
+def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any]:
+    """Caption `most` samples, in whole batches; returns images, seconds after the engine's start,
+    and tokens.
+
+    Workers share the shards out, so that there should be as many shards as WORKERS.
+    """
     from recaption.engine.vllm import VllmRenderer, whole_model
 
     renderer = VllmRenderer(spec)
@@ -83,11 +87,14 @@ def run(spec: Spec, shards: list[str], folder: Path) -> dict[str, Any]:
         for (name, _), picture, (text, count) in zip(batch, pictures, answers, strict=True):
             saver.queue.put((name, picture, text))
             images, tokens = images + 1, tokens + count
+        if images >= most:
+            break
     saver.close()
     return {"images": images, "seconds": time.monotonic() - started, "tokens": tokens}
 
 
 if __name__ == "__main__":
-    # Its own process: SPEC.json, the output folder, then the shards; prints JSON as its last line.
-    measured = run(Spec.from_json(Path(sys.argv[1]).read_text()), sys.argv[3:], Path(sys.argv[2]))
+    # Its own process: SPEC.json, the output folder, how many, the shards; JSON is its last line.
+    read = Spec.from_json(Path(sys.argv[1]).read_text())
+    measured = run(read, sys.argv[4:], Path(sys.argv[2]), int(sys.argv[3]))
     print(json.dumps(measured), flush=True)

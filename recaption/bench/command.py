@@ -9,21 +9,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recaption.bench.ours import Measured, measure
+from recaption.bench import roofline
+from recaption.bench.ours import Measured, Ours
 from recaption.bench.shards import make_shards
 from recaption.config import overrides
 from recaption.config.compose import compose_config, to_config
 from recaption.engine.base import Spec
 from recaption.errors import TaskError, UserError
-from recaption.model_files import model_folder
-from recaption.run.record import Run, plain_config, typed_config
 from recaption.versions import versions
 
-PARTS = ("ours", "baseline")
+PARTS = ("engine", "pipeline", "baseline")
+TEXT_TOKENS = 40  # of a prompt around its picture, for the roofline
 
 
 def main(arguments: list[str]) -> int:
@@ -55,9 +56,10 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("words", nargs="*", metavar="KEY=VALUE", help="such as model=qwen2.5-vl-7b")
     add("--images", type=int, default=2000, help="pictures per part (%(default)s)")
-    add("--shards", type=int, default=4, help="shards they are in (%(default)s)")
+    add("--shards", type=int, default=8, help="shards they are in (%(default)s)")
     add("--size", default="640x480", help="WIDTHxHEIGHT of the pictures (%(default)s)")
-    add("--parts", default="ours,baseline", help="which to measure (%(default)s)")
+    add("--parts", default=",".join(PARTS), help="which to measure (%(default)s)")
+    add("--baseline-images", type=int, help="pictures for the baseline, a third by default")
     add("--for-images", type=int, default=100_000_000, help="projection: pictures (%(default)s)")
     add("--for-gpus", type=int, default=64, help="projection: GPUs (%(default)s)")
     add("--json", help="write the figures to this file, too")
@@ -84,44 +86,76 @@ def _measure(
     shutil.rmtree(out, ignore_errors=True)
     fixed = [f"data.shards=[{','.join(shards)}]", "data.name=bench", f"output.dir={out}"]
     config = to_config(compose_config(overrides.prepare([*fixed, *words])))
-    result: dict[str, Any] = {
-        "versions": versions(),
-        "size": options.size,
-        "images": options.images,
-    }
-    made: list[Spec] = []
+    result = {"versions": versions(), "size": options.size, "images": options.images}
+    few = options.baseline_images or options.images // 3
+    ours = Ours(config, [config.prompt], out / "ours")
+    return result | figures_of(ours, options.parts, options.images, _size(options.size), few)
 
-    def spec_of(run: Run) -> Spec:
-        slim = typed_config(plain_config(config))
-        path = run.model["path"]
-        folder = str(model_folder(path)) if path else None
-        made.append(Spec(slim, tuple(run.prompts), folder))
-        return made[0]
 
-    if "ours" in options.parts:
-        alone, pipeline = measure(spec_of, config, [config.prompt], options.images, out / "ours")
-        result["engine"], result["pipeline"] = _figures(alone), _figures(pipeline)
-        result["pipeline/engine"] = pipeline.rate / alone.rate
-    if "baseline" in options.parts and config.engine.kind == "vllm":
-        if not made:
-            raise UserError("--parts: baseline needs ours beside it")
-        baseline = _baseline(made[0], shards, out)
-        result["baseline"] = _figures(baseline)
-        result["pipeline/baseline"] = result["pipeline"]["rate"] / baseline.rate
+def figures_of(
+    ours: Ours, parts: Sequence[str], images: int, size: tuple[int, int], baseline_images: int
+) -> dict[str, Any]:
+    """Measure `parts` on engines that are ready, which are ended before the baseline starts its own.
+
+    Returns the figures of each part, their ratios, and the roofline where it is known.
+    """
+    config = ours.config
+    result: dict[str, Any] = {"device": ours.device}
+    with ours:
+        if "engine" in parts:
+            result["engine"] = _figures("engine", ours.measure_engines(images))
+        if "pipeline" in parts:
+            result["pipeline"] = _figures("pipeline", ours.measure_pipeline())
+    if "baseline" in parts and config.engine.kind == "vllm":
+        shards = [shard.url for shard in ours.run.shards]
+        measured = _baseline(ours.spec, shards, ours.folder, baseline_images)
+        result["baseline"] = _figures("baseline", measured)
+    for other in ("engine", "baseline"):
+        if "pipeline" in result and other in result:
+            result[f"pipeline/{other}"] = result["pipeline"]["rate"] / result[other]["rate"]
+    if "engine" in result and ours.spec.model_path:
+        gpus = len(ours.devices) * config.engine.tensor_parallel
+        result |= _roofline(result, Path(ours.spec.model_path), config, gpus, size)
     return result
 
 
-def _figures(measured: Measured) -> dict[str, Any]:
+def _roofline(
+    result: dict[str, Any], model: Path, config: Any, gpus: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    """The arithmetic ceiling of these GPUs and the engine's share of it, where both are known."""
+    try:
+        known = roofline.load(model)
+    except OSError:
+        return {}
+    rates = roofline.RATES.get(result["device"])
+    if rates is None or known.config.get("model_type") not in roofline.KNOWN:
+        return {}
+    engine = result["engine"]
+    ceiling = known.cost(
+        *size,
+        text_tokens=TEXT_TOKENS,
+        new_tokens=round(engine["tokens"] / engine["images"]),
+        sequences=config.engine.max_num_seqs,
+        max_pixels=config.model.max_pixels,
+    ).images_per_second(*rates)
+    return {"roofline": gpus * ceiling, "engine/roofline": engine["rate"] / (gpus * ceiling)}
+
+
+def _figures(part: str, measured: Measured) -> dict[str, Any]:
+    print(f"{part}: {measured.rate:.2f} images/s", file=sys.stderr, flush=True)
     tokens = measured.tokens / measured.seconds
     return {**asdict(measured), "rate": measured.rate, "tokens_per_second": tokens}
 
 
-def _baseline(spec: Spec, shards: list[str], out: Path) -> Measured:
+def _baseline(spec: Spec, shards: Sequence[str], out: Path, images: int) -> Measured:
     out.mkdir(parents=True, exist_ok=True)
     (out / "spec.json").write_text(spec.to_json())
     command = [sys.executable, "-m", "recaption.bench.baseline", str(out / "spec.json")]
     ended = subprocess.run(
-        [*command, str(out / "baseline"), *shards], stdout=subprocess.PIPE, text=True, check=False
+        [*command, str(out / "baseline"), str(images), *shards],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if ended.returncode:
         raise TaskError(f"bench: the baseline ended with exit code {ended.returncode}")
@@ -138,9 +172,10 @@ def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
                 f"{part:12} {f['rate']:9.2f} {f['tokens_per_second']:9.0f} {f['images']:8} "
                 f"{f['seconds']:8.1f}"
             )
-    for ratio in ("pipeline/engine", "pipeline/baseline"):
-        if ratio in result:
-            lines.append(f"{ratio:20} {result[ratio]:.3f}")
+    for name in ("roofline", "engine/roofline", "pipeline/engine", "pipeline/baseline"):
+        if name in result:
+            lines.append(f"{name:20} {result[name]:.3f}")
+    lines.append(f"{'device':20} {result['device']}")
     details = result.get("pipeline", {}).get("details", {})
     for name, value in details.items():
         lines.append(f"{name:20} {value:.3f}" if isinstance(value, float) else f"{name:20} {value}")

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
 
 import psutil
 
 INTERVAL = 1.0
+LEAST = 20  # samples that a slope needs
 
 
-class PeakMemory:
-    """Samples the proportional memory (PSS) of this process and all its descendants."""
+class MemoryWatch:
+    """Samples this process and all its descendants once a second.
 
-    def __init__(self) -> None:
+    `peak` is the most proportional memory (PSS, bytes) of all together. `roles` names the processes
+    that it knows by their pids; a descendant of one is "NAME's child".
+    """
+
+    def __init__(self, roles: Callable[[], dict[int, str]]) -> None:
+        self.roles = roles
         self.peak = 0
+        self.samples: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> MemoryWatch:
         self.thread.start()
         return self
 
@@ -26,18 +36,39 @@ class PeakMemory:
         self.stop.set()
         self.thread.join()
 
+    def growth(self, since: float) -> dict[str, float]:
+        """Bytes/s by which the resident memory grew, by role: the fastest process of each.
+
+        A straight line through the second half of the time from `since` (monotonic) on.
+        """
+        found: dict[str, float] = {}
+        middle = (since + time.monotonic()) / 2
+        for (role, _), samples in list(self.samples.items()):
+            late = [s for s in samples if s[0] >= middle]
+            if len(late) >= LEAST:
+                found[role] = max(found.get(role, float("-inf")), _slope(late))
+        return found
+
     def _sample(self) -> None:
+        root = psutil.Process(os.getpid())
         while not self.stop.wait(INTERVAL):
-            self.peak = max(self.peak, tree_memory())
+            roles = self.roles()
+            total = 0
+            for process in [root, *root.children(recursive=True)]:
+                try:
+                    memory = process.memory_full_info()
+                    role = roles.get(process.pid) or f"{roles.get(process.ppid(), 'other')}'s child"
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+                total += memory.pss
+                self.samples[role, process.pid].append((time.monotonic(), memory.rss))
+            self.peak = max(self.peak, total)
 
 
-def tree_memory() -> int:
-    """Bytes of this process and its descendants, shared pages counted once."""
-    root = psutil.Process(os.getpid())
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return total
+def _slope(samples: list[tuple[float, int]]) -> float:
+    """Least squares."""
+    times, values = zip(*samples, strict=True)
+    mean_time, mean_value = sum(times) / len(times), sum(values) / len(values)
+    above: float = sum((t - mean_time) * (v - mean_value) for t, v in samples)
+    below: float = sum((t - mean_time) ** 2 for t in times)
+    return above / below

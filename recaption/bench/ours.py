@@ -5,25 +5,28 @@ Both happen in one task with the same engines, so that their ratio says what the
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
-from recaption.bench.memory import PeakMemory
+from recaption.bench.memory import MemoryWatch
+from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
 from recaption.errors import TaskError
 from recaption.journal import Journal
 from recaption.launch.freeze import freeze
 from recaption.launch.plan import inputs
+from recaption.model_files import model_folder
 from recaption.pipeline.engines import Death
 from recaption.pipeline.librarian import Finished
 from recaption.pipeline.loop import Pipeline
 from recaption.pipeline.work import OpenShard, Work
-from recaption.run.paths import RunPaths
-from recaption.run.record import InputShard, Run
+from recaption.run.record import InputShard, Run, plain_config, typed_config
 from recaption.shard.index import index_shard
 from recaption.task.attempt import make_context
 from recaption.task.devices import engine_devices, worker_count
@@ -73,120 +76,139 @@ class AllShards:
         self.failures.append(reason)
 
 
-def measure(
-    spec_of: Callable[[Run], Spec], config: Any, prompts: list[Any], images: int, folder: Path
-) -> tuple[Measured, Measured]:
-    """(engine alone, pipeline) over the same number of images."""
-    config.output.dir = str(folder)
-    paths, run = freeze(config, prompts, inputs(config))
-    spec = spec_of(run)
-    devices = engine_devices(config)
-    workers = worker_count(config, len(devices))
-    source = AllShards(run)
-    context = make_context(paths, run, "bench", spec)
-    started = time.monotonic()
-    with PeakMemory() as memory:
-        pipeline = Pipeline(
+class Ours:
+    """A task as a run would start it, its engines ready: measure the engines, then the pipeline."""
+
+    def __init__(self, config: Config, prompts: list[Prompt], folder: Path) -> None:
+        config.output.dir = str(folder)
+        self.config, self.folder = config, folder
+        self.paths, self.run = freeze(config, prompts, inputs(config))
+        self.spec = spec = _spec_of(config, self.run)
+        self.devices = engine_devices(config)
+        self.workers = worker_count(config, len(self.devices))
+        self.source = AllShards(self.run)
+        began = time.monotonic()
+        self.pipeline = Pipeline(
             spec,
-            context,
-            source,
-            devices=devices,
-            workers=workers,
-            log=paths.logs / "engine.log",
+            make_context(self.paths, self.run, "bench", spec),
+            self.source,
+            devices=self.devices,
+            workers=self.workers,
+            log=self.paths.logs / "engine.log",
             facts={},
         )
         try:
-            _until(pipeline, lambda: all(h.ready for h in pipeline.engines.handles))
-            start_seconds = time.monotonic() - started
-            alone = _engine_alone(pipeline, paths, run, images)
+            self._until(lambda: all(h.ready for h in self.pipeline.engines.handles))
         except BaseException:
-            pipeline.close()
+            self.pipeline.close()
             raise
-        began = time.monotonic()
-        pipeline.observed = began
+        self.start_seconds = time.monotonic() - began
+        self.device = self.pipeline.engines.facts().get("gpu", "")
+
+    def __enter__(self) -> Ours:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.pipeline.close()
+
+    def measure_engines(self, images: int) -> Measured:
+        """The engines on inputs that are all there beforehand, a window of them in flight."""
+        works = self._prepared()
+        places = [(cast(int, w.offset), w.length) for w in works]
+        handles = self.pipeline.engines.handles
+        share = images // len(handles)
+        results: list[tuple[float, int]] = []
+        warm = max(1, self.pipeline.engines.settings.max_num_seqs // 4)
+        for count in (warm, share):
+            results = []
+            for handle in handles:
+                handle.connection.send(("replay", places, count))
+            self._until(lambda: len(results) == len(handles), results)  # noqa: B023 - ends in here
+        for work in works:
+            self.pipeline.preparation.release(work)
+        works[0].shard.journal.path.unlink()
+        seconds = max(r[0] for r in results)
+        return Measured(share * len(handles), seconds, sum(r[1] for r in results), {})
+
+    def measure_pipeline(self) -> Measured:
+        """All shards, from tar to published tar."""
+        pipeline = self.pipeline
         pipeline.running_seconds = pipeline.starved_seconds = 0.0
-        parent = time.process_time()
-        pipeline.run(lambda: "", lambda _: None)
-        parent = time.process_time() - parent
-    if source.failures:
-        raise TaskError(f"bench: {source.failures[0]}")
-    details = {
-        "engines": len(devices),
-        "workers": workers,
-        "start_seconds": start_seconds,
-        "starved": pipeline.starved_seconds / pipeline.running_seconds,
-        "parent_ms_per_image": 1000 * parent / max(1, pipeline.captioned),
-        "peak_memory_mb": memory.peak >> 20,
-        "device": pipeline.engines.facts().get("gpu", ""),
-    }
-    seconds = source.last - began
-    return alone, Measured(pipeline.captioned, seconds, pipeline.tokens, details)
+        began = pipeline.observed = time.monotonic()
+        cpu = time.process_time()
+        with MemoryWatch(self._roles) as memory:
+            pipeline.run(lambda: "", lambda _: None)
+        cpu = time.process_time() - cpu
+        if self.source.failures:
+            raise TaskError(f"bench: {self.source.failures[0]}")
+        seconds = self.source.last - began
+        details = {
+            "engines": len(self.devices),
+            "workers": self.workers,
+            "start_seconds": self.start_seconds,
+            "starved": pipeline.starved_seconds / pipeline.running_seconds,
+            "parent_ms_per_image": 1000 * cpu / max(1, pipeline.captioned),
+            "peak_memory_mb": memory.peak >> 20,
+            "growth_kb_per_image": {
+                role: round(growth * seconds / max(1, pipeline.captioned) / 1024, 3)
+                for role, growth in memory.growth(began).items()
+            },
+        }
+        return Measured(pipeline.captioned, seconds, pipeline.tokens, details)
+
+    def _roles(self) -> dict[int, str]:
+        pipeline = self.pipeline
+        named: dict[int | None, str] = {os.getpid(): "task"}
+        named |= {h.process.pid: "engine" for h in pipeline.engines.handles}
+        named |= {w.process.pid: "worker" for w in pipeline.preparation.pool.workers}
+        return {pid: name for pid, name in named.items() if pid is not None}
+
+    def _prepared(self) -> list[Work]:
+        """Works of the first shard, prepared by the workers and held in the arena."""
+        shard = self.run.shards[0]
+        with open(shard.url, "rb") as file:
+            samples = index_shard(file).samples[:REPLAYED]
+        journal = Journal(self.paths.journal(shard.name, "replay"), {})
+        opened = OpenShard(-1, shard, 0, shard.url, "", samples, iter(()), journal, 0)
+        fresh: Iterator[Work] = (Work(-1 - i, opened, i) for i in range(len(samples)))
+        preparation = self.pipeline.preparation
+        deadline = time.monotonic() + PATIENCE
+        while len(preparation.ready) < len(samples):
+            if time.monotonic() > deadline:
+                raise TaskError("bench: preparation does not end")
+            preparation.fill(lambda: next(fresh, None))
+            connections = preparation.connections()
+            for readable in wait(list(connections), 1.0):
+                for work in preparation.receive(connections[cast(Connection, readable)]):
+                    raise TaskError(f"bench: {work.sample.key}: {work.reason}")
+        works = list(preparation.ready)
+        preparation.ready.clear()
+        return works
+
+    def _until(
+        self, reached: Callable[[], bool], results: list[tuple[float, int]] | None = None
+    ) -> None:
+        """Handle engines' messages until `reached()`."""
+        engines = self.pipeline.engines
+        deadline = time.monotonic() + PATIENCE
+        while not reached():
+            connections = engines.connections()
+            for readable in wait(list(connections), 1.0):
+                message = engines.receive(connections[cast(Connection, readable)])
+                if isinstance(message, Death):
+                    raise TaskError(f"bench: an engine died: {message.reason}; see {engines.log}")
+                if message[0] == "replayed" and results is not None:
+                    results.append((message[1], message[2]))
+            if time.monotonic() > deadline:
+                raise TaskError("bench: an engine does not answer")
 
 
-def _engine_alone(pipeline: Pipeline, paths: RunPaths, run: Run, images: int) -> Measured:
-    works = _prepared(pipeline, paths, run)
-    places = [(cast(int, w.offset), w.length) for w in works]
-    handles = pipeline.engines.handles
-    share = images // len(handles)
-    results: list[tuple[float, int]] = []
-    warm = max(1, pipeline.engines.settings.max_num_seqs // 4)
-    for count in (warm, share):
-        results = []
-        for handle in handles:
-            handle.connection.send(("replay", places, count))
-        _replayed(pipeline, results)
-    for work in works:
-        pipeline.preparation.release(work)
-    works[0].shard.journal.path.unlink()
-    seconds = max(r[0] for r in results)
-    return Measured(share * len(handles), seconds, sum(r[1] for r in results), {})
-
-
-def _replayed(pipeline: Pipeline, results: list[tuple[float, int]]) -> None:
-    """Wait for every engine's answer to a replay."""
-    count = len(pipeline.engines.handles)
-    _until(pipeline, lambda: len(results) == count, results)
-
-
-def _prepared(pipeline: Pipeline, paths: RunPaths, run: Run) -> list[Work]:
-    """Works of the first shard, prepared by the workers and held in the arena."""
-    shard = run.shards[0]
-    with open(shard.url, "rb") as file:
-        samples = index_shard(file).samples[:REPLAYED]
-    journal = Journal(paths.journal(shard.name, "replay"), {})
-    opened = OpenShard(-1, shard, 0, shard.url, "", samples, iter(()), journal, 0)
-    fresh: Iterator[Work] = (Work(-1 - i, opened, i) for i in range(len(samples)))
-    preparation = pipeline.preparation
-    deadline = time.monotonic() + PATIENCE
-    while len(preparation.ready) < len(samples):
-        if time.monotonic() > deadline:
-            raise TaskError("bench: preparation does not end")
-        preparation.fill(lambda: next(fresh, None))
-        connections = preparation.connections()
-        for readable in wait(list(connections), 1.0):
-            for work in preparation.receive(connections[cast(Connection, readable)]):
-                raise TaskError(f"bench: {work.sample.key}: {work.reason}")
-    works = list(preparation.ready)
-    preparation.ready.clear()
-    return works
-
-
-def _until(
-    pipeline: Pipeline,
-    reached: Callable[[], bool],
-    results: list[tuple[float, int]] | None = None,
-) -> None:
-    """Handle engines' messages until `reached()`."""
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        connections = pipeline.engines.connections()
-        for readable in wait(list(connections), 1.0):
-            message = pipeline.engines.receive(connections[cast(Connection, readable)])
-            if isinstance(message, Death):
-                raise TaskError(
-                    f"bench: an engine died: {message.reason}; see {pipeline.engines.log}"
-                )
-            if message[0] == "replayed" and results is not None:
-                results.append((message[1], message[2]))
-        if time.monotonic() > deadline:
-            raise TaskError("bench: an engine does not answer")
+def _spec_of(config: Config, run: Run) -> Spec:
+    path = run.model["path"]
+    folder = str(model_folder(path)) if path else None
+    return Spec(typed_config(plain_config(config)), tuple(run.prompts), folder)

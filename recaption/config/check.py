@@ -11,6 +11,7 @@ from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 def check(config: Config) -> None:
@@ -25,6 +26,9 @@ def check(config: Config) -> None:
             )
     if not config.output.dir:
         raise bad_value("output.dir", "", "must name a folder")
+    if not LICENSE.fullmatch(config.output.license):
+        reason = "an identifier as the Hub has it, such as cc-by-4.0, apache-2.0 or other"
+        raise bad_value("output.license", config.output.license, reason)
     background = config.image.background
     if len(background) != 3 or not all(0 <= v <= 255 for v in background):
         raise bad_value("image.background", background, "three numbers of 0 to 255")

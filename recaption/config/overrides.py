@@ -62,7 +62,7 @@ def stored_key(key: str) -> str:
 
 
 def check_key(key: str) -> bool:
-    """Walk the schema along a dotted key; return whether it ends inside a free mapping."""
+    """Walk the schema along a dotted key; return whether it ends at or inside a free mapping."""
     node: Any = Config
     path = ""
     parts = stored_key(key).split(".")
@@ -82,4 +82,4 @@ def check_key(key: str) -> bool:
         raise UserError(
             f"{key}: is a section, set one of its keys: {', '.join(get_type_hints(node))}"
         )
-    return False
+    return get_origin(node) is dict

@@ -160,6 +160,9 @@ class Slurm:
     setup: list[str] = key([], "shell lines before the task")
     python: str | None = key(None, "command that starts Python on a node")
     srun_args: list[str] = key([], "further arguments of srun")
+    metrics: str | None = key(
+        None, "folder for a Prometheus text file per task, rewritten in a run"
+    )
     lease_seconds: float = key(60.0, "a lease unchanged for so long is dead", low=0.5)
     flush_seconds: float = key(3.0, "between journal flushes", low=0.05)
     additional: dict[str, Any] = key({}, "further sbatch options")
@@ -234,6 +237,7 @@ class Output:
     dir: str = key(MISSING, "the run directory")
     text: str = key("replace", ".txt becomes the caption, or stays", choices=("replace", "keep"))
     mode: str = key("full", "whole samples, or caption-only shards", choices=("full", "captions"))
+    license: str = key("other", "in the data set card: an identifier such as cc-by-4.0")
 
 
 @dataclass(kw_only=True)

@@ -59,13 +59,14 @@ class _Pickler(pickle.Pickler):
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(value, torch.Tensor):
             return NotImplemented
-        whole = value.detach().contiguous()
-        flat = (whole if whole.dim() else whole.reshape(1)).view(torch.uint8).numpy()
+        flat = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(flat), str(value.dtype)[6:], tuple(value.shape))
 
 
 def _tensor(buffer: Any, dtype: str, shape: tuple[int, ...]) -> Any:
     import torch
 
+    if 0 in shape:  # frombuffer() refuses an empty buffer
+        return torch.empty(shape, dtype=getattr(torch, dtype))
     view: Callable[..., Any] = torch.frombuffer(buffer, dtype=torch.uint8).view
     return view(getattr(torch, dtype)).reshape(shape)

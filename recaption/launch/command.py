@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     else:
         groups = [overrides.prepare(options.words)]
     with user_errors():
-        points = [_compose(words, options) for words in groups]
+        points = [compose_point(words, options) for words in groups]
         if options.show_config:
             for point in points:
                 print(OmegaConf.to_yaml(point.shown, resolve=options.resolve), end="")
@@ -61,11 +61,16 @@ def main(arguments: list[str]) -> int:
     return _sweep(points)
 
 
-def _compose(words: list[str], options: Options) -> Point:
+def compose_point(words: list[str], options: Options, *, shards_needed: bool = True) -> Point:
+    """One run of prepared words. Raises UserError for what does not fit, and without data.shards
+    unless they are not needed: then there are none."""
     cfg = compose_config(words, config_dir=options.config_dir, config_name=options.config_name)
     default_dir = OmegaConf.to_container(cfg)["output"]["dir"] == DEFAULT_DIR  # type: ignore[index,call-overload]
     if OmegaConf.is_missing(cfg.data, "shards"):
-        if not options.show_config:
+        if not shards_needed:
+            cfg.data.shards = []
+            cfg.data.name = cfg.data.name or "data"
+        elif not options.show_config:
             raise UserError(
                 "data.shards: needed; a brace pattern such as /data/{00000..00007}.tar, a glob, "
                 "a list, or a .txt file of lines"

@@ -16,6 +16,7 @@ from recaption.config.schema import Config
 from recaption.errors import UserError, bad_value
 from recaption.run.names import PIPE, output_names
 from recaption.run.record import InputShard
+from recaption.shard import remote
 from recaption.shard.source import local_path
 
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -61,7 +62,8 @@ def select(spec: Any, count: int) -> list[int]:
 
 
 def inputs(config: Config) -> list[InputShard]:
-    """Expand data.shards, name the outputs, and look up the sizes of local shards.
+    """Expand data.shards, name the outputs, and look up the sizes of those that are local, in S3 or
+    on the Hub.
 
     Raises UserError for a missing shard, colliding names, or `pipe:` without data.allow_pipe.
     """
@@ -77,7 +79,7 @@ def inputs(config: Config) -> list[InputShard]:
     repeated = _first_repeated(urls)
     if repeated:
         raise UserError(f"data.shards: {repeated} is named twice")
-    sizes = _local_sizes(urls)
+    sizes = _local_sizes(urls) | remote.sizes(urls)
     names = output_names(urls)
     return [InputShard(u, n, sizes.get(u)) for u, n in zip(urls, names, strict=True)]
 
@@ -191,7 +193,7 @@ def _matching(url: str, pattern: str) -> Iterable[str]:
     if "://" in url:
         path = local_path(url)
         if path is None:
-            return [url]
+            return remote.matching(url)
         url = str(path)
     text = os.path.abspath(os.path.expanduser(url))
     if not glob.has_magic(text) or os.path.exists(text):
@@ -234,14 +236,9 @@ def _sizes_in(folder: str, wanted: set[str]) -> dict[str, int]:
 
 def _check_schemes(urls: Sequence[str]) -> None:
     """Every remote input's kind of URL can be read by the packages that are installed."""
-    remote = [u for u in urls if "://" in u and local_path(u) is None and not u.startswith(PIPE)]
-    for scheme in sorted({url.split("://")[0].split("::")[-1] for url in remote}):
-        from fsspec import get_filesystem_class
-
-        try:
-            get_filesystem_class(scheme)
-        except (ImportError, ValueError) as e:
-            raise bad_value("data.shards", f"{scheme}://…", str(e)) from None
+    far = [u for u in urls if "://" in u and local_path(u) is None and not u.startswith(PIPE)]
+    for url in {url.split("://")[0]: url for url in far}.values():
+        remote.filesystem(url, "data.shards")
 
 
 def _first_repeated(urls: Sequence[str]) -> str | None:

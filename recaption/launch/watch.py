@@ -12,6 +12,7 @@ from tqdm import tqdm
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import RunState, scan
+from recaption.terminal import is_live
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -34,7 +35,7 @@ def follow(
 
 class _Progress:
     def __init__(self, shards: int) -> None:
-        self.live = sys.stderr.isatty()
+        self.live = is_live(sys.stderr)
         self.shards = shards
         self.interval = POLL_SECONDS
         self.started = time.monotonic()

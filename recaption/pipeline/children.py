@@ -93,6 +93,11 @@ class Worker:
     ready: bool = False
 
 
+def _send(worker: Worker, job: Any) -> None:
+    with contextlib.suppress(ConnectionError):  # it is dead; receive() will find out
+        worker.connection.send(job)
+
+
 def _items(job: Any) -> int:
     """Jobs are single or in chunks; a chunk gets the time of all its items."""
     return len(job) if isinstance(job, list) else 1
@@ -122,8 +127,7 @@ class Pool:
         if not worker.jobs:
             worker.since = time.monotonic()
         worker.jobs.append((job, tag))
-        with contextlib.suppress(BrokenPipeError):  # it is dead; receive() will find out
-            worker.connection.send(job)
+        _send(worker, job)
 
     def receive(self, worker: Worker) -> tuple[Any, Any] | None:
         """The next (tag, result or Crashed) of a worker whose pipe is readable.
@@ -179,5 +183,5 @@ class Pool:
         crashed = worker.jobs.popleft() if worker.jobs and worker.ready else None
         for job, tag in worker.jobs:
             fresh.jobs.append((job, tag))
-            fresh.connection.send(job)
+            _send(fresh, job)
         return None if crashed is None else (crashed[1], Crashed(reason))

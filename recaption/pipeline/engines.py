@@ -97,7 +97,7 @@ class Engines:
         if not handle.flying:
             handle.since = time.monotonic()
         handle.flying[work.number] = work
-        with contextlib.suppress(BrokenPipeError):  # dead; receive() will find out
+        with contextlib.suppress(ConnectionError):  # dead; receive() will find out
             handle.connection.send(("job", work.number, work.offset, work.length))
 
     def receive(self, handle: EngineHandle) -> tuple[Any, ...] | Death:

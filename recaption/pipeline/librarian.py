@@ -104,7 +104,7 @@ def open_shard(context: Context, job: Open) -> Opened:
     if None not in (size, job.shard.size) and size != job.shard.size:
         raise InputChanged(f"input changed: {size} bytes, frozen with {job.shard.size}")
     if job.spooled:
-        source.fetch(job.shard.url, job.path, context.spool_bytes)
+        source.fetch(job.shard.url, job.path, context.spool_bytes, job.shard.size)
     with open(job.path, "rb") as file:
         index = index_shard(file, salvage=context.salvage)
     journals = context.paths.journals_of(job.shard.name)

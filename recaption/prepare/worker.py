@@ -89,7 +89,7 @@ def main(connection: Connection, spec: Spec, arena: str, threads: int) -> None:
     except Exception as e:
         connection.send(f"cannot start: {type(e).__name__}: {e}")
         raise
-    _limit_memory(spec.config.image.decode_mb)
+    limit_memory(spec.config.image.decode_mb)
     connection.send(READY)
     while True:
         try:
@@ -99,7 +99,7 @@ def main(connection: Connection, spec: Spec, arena: str, threads: int) -> None:
         connection.send(preparer.prepare_all(chunk))
 
 
-def _limit_memory(megabytes: int) -> None:
+def limit_memory(megabytes: int) -> None:
     """Cap the data segment at what is in use now and `megabytes` more."""
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[5]) * resource.getpagesize()

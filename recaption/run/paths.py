@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 INHERITED = "inherited"  # in place of SUBMISSION-TASK, for shards taken over from a parent run
@@ -15,51 +16,51 @@ class RunPaths:
 
     root: Path
 
-    @property
+    @cached_property
     def meta(self) -> Path:
         return self.root / ".recaption"
 
-    @property
+    @cached_property
     def run_json(self) -> Path:
         return self.meta / "run.json"
 
-    @property
+    @cached_property
     def sizes_json(self) -> Path:
         return self.root / "sizes.json"
 
-    @property
+    @cached_property
     def card(self) -> Path:
         return self.root / "README.md"
 
-    @property
+    @cached_property
     def logs(self) -> Path:
         return self.meta / "logs"
 
-    @property
+    @cached_property
     def tasks(self) -> Path:
         return self.meta / "tasks"
 
-    @property
+    @cached_property
     def journals(self) -> Path:
         return self.meta / "journal"
 
-    @property
+    @cached_property
     def markers(self) -> Path:
         return self.meta / "shards"
 
-    @property
+    @cached_property
     def submissions(self) -> Path:
         return self.meta / "submissions"
 
-    @property
+    @cached_property
     def temporaries(self) -> Path:
         return self.meta / "tmp"
 
-    @property
+    @cached_property
     def leases(self) -> Path:
         return self.meta / "leases"
 
-    @property
+    @cached_property
     def failures(self) -> Path:
         return self.meta / "failed"
 

@@ -96,7 +96,7 @@ def read_submission(paths: RunPaths, number: int) -> Submission:
 
 
 def submission_numbers(paths: RunPaths) -> list[int]:
-    found = [p.stem for p in paths.submissions.iterdir() if p.suffix == ".json"]
+    found = [p.stem for p in paths.submissions.glob("*.json")]
     return sorted(int(number) for number in found if number.isdigit())
 
 

@@ -117,8 +117,11 @@ def marker(paths: RunPaths, name: str) -> dict[str, Any]:
 
 
 def _names(folder: os.PathLike[str], suffix: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return [e.name for e in entries if e.name.endswith(suffix)]
+    try:
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.name.endswith(suffix)]
+    except FileNotFoundError:
+        return []  # a copy from an object store has no empty folders
 
 
 def _marker_counts(paths: RunPaths, name: str) -> dict[str, int]:

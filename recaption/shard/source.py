@@ -6,27 +6,21 @@ reach it as /proc/PID/fd/N, and it is gone when the task is, however that ends.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from typing import IO, cast
 from urllib.parse import urlsplit
 
 from recaption.errors import InputChanged, ShardError, TaskError
 from recaption.publish import disk_errors
-from recaption.shard.compression import CHUNK, LONGEST_MAGIC, compression, decompressed
+from recaption.shard.compression import LONGEST_MAGIC, compression, decompressed
+from recaption.shard.remote import Remote
 
-T = TypeVar("T")
-RETRIES = 5
-BACKOFF = 0.2  # seconds before the first retry, twice as long before each further one
-VERSION = ("Last-Modified", "LastModified", "mtime", "ETag")  # what a file system may know
-GONE = (401, 403, 404, 410)  # HTTP status codes that a retry does not change
 PIPE = "pipe:"
 
 
@@ -66,13 +60,13 @@ def spool_file(configured: str | None) -> IO[bytes]:
         raise TaskError(f"data.spool: {e} on {socket.gethostname()}") from None
 
 
-def fetch(url: str, target: str, limit: int) -> None:
+def fetch(url: str, target: str, limit: int, size: int | None = None) -> None:
     """Copy a shard, decompressed, into the file at `target`.
 
-    Raises ShardError when it cannot be read to its end, or grows beyond `limit` bytes; DiskFull
-    when the spool folder has no room for it.
+    Raises ShardError when it cannot be read to its end, or grows beyond `limit` bytes; InputChanged
+    when a remote one no longer has `size` bytes; DiskFull when the spool folder has no room for it.
     """
-    with open(target, "r+b", buffering=0) as out, _raw(url) as raw:
+    with open(target, "r+b", buffering=0) as out, _raw(url, size) as raw:
         total = 0
         for chunk in decompressed(raw):
             total += len(chunk)
@@ -84,7 +78,7 @@ def fetch(url: str, target: str, limit: int) -> None:
 
 
 @contextmanager
-def _raw(url: str) -> Iterator[IO[bytes]]:
+def _raw(url: str, size: int | None) -> Iterator[IO[bytes]]:
     path = local_path(url)
     try:
         if path is not None:
@@ -94,7 +88,9 @@ def _raw(url: str) -> Iterator[IO[bytes]]:
             with _command(url.removeprefix(PIPE)) as file:
                 yield file
         else:
-            with _Remote(url) as remote:
+            with Remote(url) as remote:
+                if None not in (size, remote.size) and size != remote.size:
+                    raise InputChanged(f"input changed: {remote.size} bytes, frozen with {size}")
                 yield cast(IO[bytes], remote)
     except OSError as e:
         raise ShardError(f"cannot be read: {e}") from None
@@ -110,79 +106,3 @@ def _command(command: str) -> Iterator[IO[bytes]]:
         yield process.stdout
     if process.returncode:
         raise ShardError(f"{PIPE} command exited with {process.returncode}")
-
-
-class _Remote:
-    """A remote file read in order, taken up again at the same byte after a broken connection."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec
-
-        self.http = url.startswith(("http://", "https://"))
-        options = {"client_kwargs": {"auto_decompress": False}} if self.http else {}
-        self.filesystem, self.path = fsspec.core.url_to_fs(url, **options)
-        self.position = 0
-        self.file: BinaryIO | None = None
-        self.ranges = True
-        self.identity = self._retried(self._identity)
-
-    def __enter__(self) -> _Remote:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        file, self.file = self.file, None
-        if file:
-            with contextlib.suppress(Exception):  # it is broken, or of no more use
-                file.close()
-
-    def read(self, count: int) -> bytes:
-        """The next bytes, none at the end; raises ShardError if that is not the file's end."""
-        data = self._retried(lambda: self._read(count))
-        self.position += len(data)
-        if not data:
-            size = self.identity[0]
-            if size is not None and self.position != size:
-                raise ShardError(f"ended at byte {self.position} of {size}")
-            if self._retried(self._identity) != self.identity:
-                raise InputChanged("input changed while it was read")
-        return data
-
-    def _read(self, count: int) -> bytes:
-        if self.file is None:
-            self.file = self._open()
-        data: bytes = self.file.read(count)
-        return data
-
-    def _open(self) -> BinaryIO:
-        """At the position: the first time as one stream, later by a range where there are ranges."""
-        if self.http and (self.position == 0 or not self.ranges):
-            file: BinaryIO = self.filesystem.open(self.path, "rb", block_size=0)
-            left = self.position
-            while left and (skipped := file.read(min(left, CHUNK))):
-                left -= len(skipped)
-        else:
-            file = self.filesystem.open(self.path, "rb", cache_type="readahead")
-            file.seek(self.position)
-        return file
-
-    def _identity(self) -> tuple[Any, ...]:
-        self.filesystem.invalidate_cache()
-        info = self.filesystem.info(self.path)
-        return info.get("size"), next((info[name] for name in VERSION if info.get(name)), None)
-
-    def _retried(self, action: Callable[[], T]) -> T:
-        for attempt in range(RETRIES + 1):
-            try:
-                return action()
-            except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
-                self._close()
-                self.ranges = self.ranges and "range requests" not in str(e)
-                status = getattr(e.__cause__, "status", None)
-                if attempt == RETRIES or status in GONE:
-                    what = f"HTTP status {status}" if status else str(e) or type(e).__name__
-                    raise ShardError(f"cannot be read from byte {self.position}: {what}") from None
-                time.sleep(BACKOFF * 2**attempt)
-        raise AssertionError

@@ -11,6 +11,7 @@ from recaption.errors import UserError, bad_choice
 from recaption.run.record import open_run
 from recaption.status.overview import NEEDS_RETRY, Overview, overview
 from recaption.status.screen import Style, render
+from recaption.terminal import is_live
 
 CLEAR = "\033[H\033[2J\033[3J"
 INTERVAL = 2.0  # seconds between two looks, on a terminal
@@ -41,7 +42,9 @@ JSON of a run (further keys may come, these stay):
   tasks                submission, task, job, node, attempts, published (shards), settled (samples),
                        rate (images/s), restarts (of engines), started and last_sign (Unix time), log;
                        state: pending, starting, running, held, stuck, done, stopped, failed, lost,
-                       unknown (squeue does not answer); reason
+                       unknown (squeue does not answer); reason;
+                       metrics: tokens_per_second, starved (share of the time in which an engine had
+                       less than a full batch), ready (pictures), flying (samples), memory_bytes
   failures             what (shard or sample), reason, count, example (SHARD or SHARD/KEY), log
 """
 
@@ -59,7 +62,7 @@ def main(arguments: list[str]) -> int:
         print(HELP, end="")
         return 0
     options = _parse(arguments)
-    live = options.watch and not options.json and sys.stdout.isatty()
+    live = options.watch and not options.json and is_live(sys.stdout)
     runs = [open_run(root) for root in options.runs]
     while True:
         before = time.monotonic()

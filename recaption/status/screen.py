@@ -1,14 +1,14 @@
-"""A run's overview as one screen of text; colours only on a terminal, and not with NO_COLOR."""
+"""A run's overview as one screen of text; coloured where that is wanted."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import TextIO
 
 from recaption.run.rows import STATES
 from recaption.status.overview import COMPLETE, NEEDS_RETRY, Overview, age
 from recaption.status.tasks import BAD, DONE, HELD, RUNNING, Task
+from recaption.terminal import has_colours
 
 RED, GREEN, BOLD, DIM = "31", "32", "1", "2"
 BAR = 30
@@ -20,8 +20,7 @@ class Style:
     """Marks text with ANSI colours, or not."""
 
     def __init__(self, stream: TextIO) -> None:
-        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-        self.on = stream.isatty() and not plain
+        self.on = has_colours(stream)
 
     def __call__(self, text: str, *codes: str) -> str:
         return f"\033[{';'.join(codes)}m{text}\033[0m" if self.on and codes else text

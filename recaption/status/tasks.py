@@ -13,6 +13,7 @@ from recaption.run.record import Submission, read_submission, submission_numbers
 from recaption.run.scan import RunState, TaskState
 
 SILENT_SECONDS = 180.0  # three times the longest interval between two beats
+METRICS = ("tokens_per_second", "starved", "ready", "flying", "memory_bytes")
 YOUNG_SECONDS = 60.0  # in which a task may not have started yet
 
 PENDING, STARTING, RUNNING = "pending", "starting", "running"
@@ -37,6 +38,7 @@ class Task:
     settled: int  # samples, by all attempts
     rate: float  # samples/s lately
     restarts: int  # of engines, in the latest attempt
+    metrics: dict[str, float]  # METRICS, at its latest beat
     started: float | None
     last_sign: float | None
     log: str
@@ -106,6 +108,7 @@ def _task(
         settled=sum(a.settled for a in attempts),
         rate=latest.rate() if state == RUNNING else 0.0,
         restarts=latest.beat.get("restarts", 0),
+        metrics={k: v for k, v in latest.beat.items() if k in METRICS},
         started=latest.start.get("time"),
         last_sign=latest.last_sign or None,
         log=log,

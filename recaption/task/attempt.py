@@ -24,10 +24,12 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission, typed_config
 from recaption.run.tasklog import TaskLog
 from recaption.shard.settings import settings_of
+from recaption.task import metrics
 from recaption.task.attempts import fruitless, read_attempts
 from recaption.task.claims import Claims
 from recaption.task.devices import cpus, engine_devices, worker_count
 from recaption.task.stopping import Stopping
+from recaption.task.summary import Summary
 from recaption.versions import versions
 
 SCORES = ("watermark.", "scorers.")
@@ -117,14 +119,24 @@ def _work(
         facts=_provenance(run, task),
     )
     started = time.monotonic()
+    summary = Summary(claims, task)
+
+    def beat(loop: Pipeline) -> None:
+        values = metrics.figures(loop, started)
+        log.write("beat", **values)
+        if config.slurm.metrics:
+            name = f"{run.fingerprint[:12]}-{submission.number}-{task}"
+            metrics.write_prometheus(config.slurm.metrics, str(paths.root), name, values)
 
     def tick(loop: Pipeline) -> None:
         claims.beat()
+        summary.tick(loop)
         if log.beat_is_due(first=loop.settled > 0):
-            log.write("beat", **_progress(loop, started))
+            beat(loop)
 
     pipeline.run(lambda: NOW if claims.superseded else stopping.state(), tick)
-    log.write("beat", **_progress(pipeline, started))
+    beat(pipeline)
+    summary.show(pipeline)
     return "superseded" if claims.superseded else pipeline.state or "done"
 
 
@@ -138,18 +150,6 @@ def _check_progress(
             f"no shard and no sample finished in {allowed} attempts (slurm.attempts); the tasks' "
             f"logs in {paths.logs} say why. `python -m recaption.retry {paths.root}` tries again"
         )
-
-
-def _progress(pipeline: Pipeline, started: float) -> dict[str, Any]:
-    return {
-        "captioned": pipeline.captioned,
-        "settled": pipeline.settled,
-        "seconds": round(time.monotonic() - started, 3),
-        "tokens": pipeline.tokens,
-        "starved": round(pipeline.starved_seconds / (pipeline.running_seconds or 1.0), 4),
-        "ready": len(pipeline.preparation.ready),
-        "restarts": pipeline.engines.restarts,
-    }
 
 
 def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:

@@ -53,6 +53,8 @@ class Claims:
         self.next_scan = 0.0
         self.nothing_left = False
         self.finished_one = False
+        self.taken_over: set[int] = set()  # published here, though of no slice of this task
+        self.slice = frozenset(submission.slices[task])
         self.superseded = False  # a later attempt of this task is at work
         self.failures = 0
 
@@ -90,6 +92,8 @@ class Claims:
     def published(self, position: int, finished: Finished) -> None:
         self._let_go(position)
         self.finished_one = True
+        if position not in self.slice:
+            self.taken_over.add(position)
         name = self._name(position)
         details = {"reasons": finished.reasons} if finished.reasons else {}
         self.log.write("published", shard=name, counts=finished.counts, won=finished.won, **details)
@@ -132,7 +136,8 @@ class Claims:
             if self._is_settled(position):
                 continue
             lease = self.leases.read(self._name(position))
-            if (lease is None or self._is_ours(lease)) and self._take(position, lease):
+            free = lease is None or self._is_ours(lease) or self.leases.is_orphaned(lease)
+            if free and self._take(position, lease):
                 return position
             self.deferred.append(position)
         return None

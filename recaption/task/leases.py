@@ -1,7 +1,7 @@
 """Who works on which shard, as far as it is known: hints that save work.
 
-A lease is dead when it has not changed for `slurm.lease_seconds` by the reader's own clock. What
-is published is decided by links alone.
+A lease is dead when it has not changed for `slurm.lease_seconds` by the reader's own clock, or at
+once when its process was on this machine and is gone. What is published is decided by links alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 
 from recaption import publish
 from recaption.run.paths import RunPaths
+from recaption.task.process import Process, is_gone, this_process
 
 DAMAGED = "--0-damaged"
 
@@ -23,6 +24,7 @@ class Lease:
     attempt: str  # see task.attempt_id
     beat: int = 0
     begun: bool = True
+    process: Process | None = None
 
     @property
     def owner(self) -> str:
@@ -47,6 +49,7 @@ class Leases:
 
     def __init__(self, paths: RunPaths, attempt: str, seconds: float) -> None:
         self.paths, self.attempt, self.seconds = paths, attempt, seconds
+        self.process = this_process()
         self.beats = 0
         self.last_beat = 0.0
         self.seen: dict[str, _Seen] = {}
@@ -54,7 +57,9 @@ class Leases:
     def read(self, name: str) -> Lease | None:
         """The lease of a shard, if there is one."""
         try:
-            return Lease(**json.loads(self.paths.lease(name).read_bytes()))
+            record = json.loads(self.paths.lease(name).read_bytes())
+            process = record.pop("process", None)
+            return Lease(**record, process=process and Process(**process))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):  # a node lost power while it was written
@@ -87,7 +92,10 @@ class Leases:
         return due
 
     def is_dead(self, name: str, lease: Lease) -> bool:
-        """Whether it has not changed for too long since it was first asked about."""
+        """Whether its process is gone, or it has not changed for too long since it was first asked
+        about."""
+        if self.is_orphaned(lease):
+            return True
         now = time.monotonic()
         seen = self.seen.get(name)
         if seen is None or seen.lease != lease:
@@ -95,9 +103,13 @@ class Leases:
             return False
         return now - seen.since > self.seconds
 
+    def is_orphaned(self, lease: Lease) -> bool:
+        """Whether its process was on this machine and is gone."""
+        return lease.process is not None and is_gone(lease.process)
+
     def is_alive(self, name: str) -> bool:
         """Whether a lease that was asked about has been seen to change."""
         return self.seen[name].alive
 
     def _content(self, begun: bool) -> bytes:
-        return publish.to_json(asdict(Lease(self.attempt, self.beats, begun)))
+        return publish.to_json(asdict(Lease(self.attempt, self.beats, begun, self.process)))

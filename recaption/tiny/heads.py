@@ -15,7 +15,7 @@ from .sketch import MOST, Plan
 from .truth import Truth
 
 PARTS = {"there": 2, "shape": 4, "color": 8, "size": 2, "row": 3, "column": 3, "rank": 3}
-WEIGHTS = {"shape": 3.0}
+WEIGHTS = {"shape": 3.0, "row": 2.0, "column": 2.0}
 WIDTH = sum(PARTS.values()) + 2
 
 

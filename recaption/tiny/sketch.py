@@ -13,6 +13,7 @@ from .scenes import COLORS, MAX_ASPECT, MAX_TURN, MIN_GAP, RADII, SIDES
 from .truth import Truth
 
 MOST = 3
+NUMBERS = torch.tensor([0.4, 0.25, 0.35])  # share of scenes with one, two, three shapes
 TRIES = 12
 NOMINAL = 128  # pixels: smaller source pictures are blurred by their enlargement
 TIPS = torch.tensor([1.0, 4.0, 3.0, 5.0])  # by shape
@@ -78,7 +79,7 @@ def plan(count: int) -> Plan:
     unit = size.amin(1)
     shape = torch.randint(4, (count, MOST))
     large = torch.randint(2, (count, MOST))
-    number = torch.multinomial(torch.tensor([0.2, 0.3, 0.5]), count, replacement=True) + 1
+    number = torch.multinomial(NUMBERS, count, replacement=True) + 1
     ground = torch.randint(8, (count,))
     color = (ground[:, None] + torch.randint(1, 8, (count, MOST))) % 8
     reach, turn, normal = _outlines(shape, large, unit)

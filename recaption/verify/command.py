@@ -12,13 +12,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
 from recaption.errors import UserError, bad_choice
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
 from recaption.status.screen import Style
+from recaption.terminal import Progress
 from recaption.training import open_clip_command
 from recaption.verify.defect import Defect, Findings
 from recaption.verify.folder import check_folder
@@ -28,6 +27,7 @@ from recaption.verify.shard import check_shard
 SHOWN = 20
 PROCESSES = 8
 FEW = 16  # shards that are not worth starting processes for
+SMALL = 4 << 20  # bytes of a shard
 RED, GREEN, YELLOW = "31", "32", "33"
 COLOURS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
 
@@ -100,23 +100,28 @@ def main(arguments: list[str]) -> int:
 def _shards(
     paths: RunPaths, run: Run, state: RunState, *, against_input: bool
 ) -> Iterator[Findings]:
-    """Findings of every published shard, in order, with a bar on a terminal."""
+    """Findings of every published shard, in order; says how many have been read."""
     shards = [shard for shard in run.shards if shard.name in state.done]
     check = partial(_check, paths, run, against_input)
     processes = min(PROCESSES, len(os.sched_getaffinity(0)))
-    bar = tqdm(total=len(shards), unit="shard", disable=not sys.stderr.isatty(), leave=False)
-    with bar:
+    with Progress(len(shards), "shard") as progress:
         if len(shards) <= FEW or processes == 1:
             for shard in shards:
                 yield check(shard)
-                bar.update()
+                progress.update()
             return
         context = multiprocessing.get_context("spawn")
         init = (paths, run, against_input)
         with ProcessPoolExecutor(processes, context, _initialise, init) as pool:
-            for findings in pool.map(_check_one, shards, chunksize=8):
+            for findings in pool.map(_check_one, shards, chunksize=_chunk(shards)):
                 yield findings
-                bar.update()
+                progress.update()
+
+
+def _chunk(shards: list[InputShard]) -> int:
+    """Shards that a process reads before it says so: few where they are large."""
+    size = sum(shard.size or SMALL for shard in shards) / len(shards)
+    return 8 if size < SMALL else 1
 
 
 def _check(paths: RunPaths, run: Run, against_input: bool, shard: InputShard) -> Findings:

@@ -64,11 +64,11 @@ def _markers(paths: RunPaths, found: Findings, names: set[str], marked: set[str]
 
 
 def _leftovers(paths: RunPaths, found: Findings, marked: set[str], working: set[str]) -> None:
-    for entry in sorted(os.listdir(paths.journals)):
+    for entry in _entries(paths.journals):
         shard = f"{entry.partition('@')[0]}.tar"
         if shard in marked and not _in_use(entry, working):
             found.add("leftover journal", f"{paths.journals.name}/{entry}", shard)
-    for entry in sorted(os.listdir(paths.temporaries)):
+    for entry in _entries(paths.temporaries):
         path = paths.temporaries / entry
         if not _in_use(entry, working) and not _is_fresh(path, entry):
             found.add("stale temporary", f"{paths.temporaries.name}/{entry}")
@@ -89,8 +89,13 @@ def _is_fresh(path: Path, entry: str) -> bool:
         return True
 
 
+def _entries(folder: Path) -> list[str]:
+    """Names in a folder; none where a copy from an object store lacks it."""
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
 def _stems(folder: Path) -> list[str]:
-    return [f"{stem(n.removesuffix('.json'))}.tar" for n in os.listdir(folder)]
+    return [f"{stem(n.removesuffix('.json'))}.tar" for n in _entries(folder)]
 
 
 def _sizes(paths: RunPaths, run: Run, state: RunState, found: Findings) -> None:

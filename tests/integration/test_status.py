@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -161,7 +162,8 @@ def test_a_killed_run_is_lost_not_running(tmp_path: Path) -> None:
         assert 0 < seen["images_per_second"]["now"] < 10
         assert seen["samples"]["in_progress"] > 0
         for pid, _ in process.left():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it died with its parent
+                os.kill(pid, signal.SIGKILL)
         process.finish(30)
     seen = status_json(run, code=1)
     assert seen["state"] == "needs retry"

@@ -179,6 +179,21 @@ def test_values_of_the_literal_keys_arrive_as_they_are(
     assert found == given_values
 
 
+@pytest.mark.parametrize(
+    ("word", "section", "value"),
+    [
+        ("slurm.additional={a: b, container-image: /i.sqsh}", "slurm.additional", None),
+        ("engine.poison={x: crash}", "engine.poison", {"x": "crash"}),
+        ("model.engine={a: {b: 1}}", "model.engine", {"a": {"b": 1}}),
+        ("slurm.additional={}", "slurm.additional", {}),
+    ],
+)
+def test_free_mappings_as_a_whole(word: str, section: str, value: object) -> None:
+    parent, leaf = section.split(".")
+    found = getattr(getattr(config_of(word), parent), leaf)
+    assert found == (value if value is not None else {"a": "b", "container-image": "/i.sqsh"})
+
+
 def test_free_mappings_take_new_keys() -> None:
     config = config_of("slurm.additional.reservation=night", "model.engine.block_size=32")
     assert config.slurm.additional == {"reservation": "night"}

@@ -17,7 +17,7 @@ from helpers import launch, launched, refused, rows
 from tars import plain_members, tar_bytes
 
 from recaption.errors import ShardError
-from recaption.shard import source
+from recaption.shard import remote, source
 from recaption.shard.compression import decompressed
 
 # fsspec leaves the connections of broken answers to the garbage collector.
@@ -202,7 +202,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Site], str]]:
-    monkeypatch.setattr(source, "BACKOFF", 0.001)
+    monkeypatch.setattr(remote, "BACKOFF", 0.001)
     servers = []
 
     def start(site: Site) -> str:
@@ -292,7 +292,7 @@ def test_a_compressed_remote_shard(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "BACKOFF", 0.001)
+    monkeypatch.setattr(remote, "BACKOFF", 0.001)
     with pytest.raises(ShardError, match="cannot be read"):
         read("http://127.0.0.1:9/shard.tar", tmp_path)
 

@@ -1,24 +1,23 @@
 """What a captioned picture costs by arithmetic alone, and so the most images/s that one GPU can do.
 
-    python benchmarks/roofline.py FOLDER --size 640x480 --text-tokens 40 --new-tokens 120 --sequences 512
-
-FOLDER holds config.json and preprocessor_config.json of a Qwen2.5-VL, Qwen3-VL or LLaVA-NeXT model.
-Counted are the matrix products and attention, in bf16; not norms, activations, sampling, or a picture's
+Known for Qwen2.5-VL, Qwen3-VL and LLaVA-NeXT, from config.json and preprocessor_config.json. Counted
+are the matrix products and attention, in bf16; not norms, activations, sampling, or a picture's
 decoding. The vision encoder and the prefill take their FLOPs' time, a decode step that of its FLOPs or
 that of the bytes it reads (weights once per step, the KV cache of every sequence), whichever is longer.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FLOPS = 790e12  # bf16 matrix products on an H200, as measured
-BANDWIDTH = 4.3e12  # bytes/s of its memory, as measured
+# by device name: bf16 matrix products per second, and bytes/s of its memory, both as measured
+RATES = {"NVIDIA H200": (790e12, 4.3e12)}
+FLOPS, BANDWIDTH = RATES["NVIDIA H200"]
+KNOWN = ("qwen2_5_vl", "qwen3_vl", "llava_next")
 BYTES = 2  # of a weight, key or value in bf16
 
 
@@ -217,28 +216,3 @@ def load(folder: Path) -> Model:
     """The model in `folder`; OSError where a file is missing."""
     files = ("config.json", "preprocessor_config.json")
     return Model(*(json.loads((folder / name).read_text()) for name in files))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT of a picture, in pixels")
-    parser.add_argument("--text-tokens", type=int, default=40)
-    parser.add_argument("--new-tokens", type=int, default=120)
-    parser.add_argument("--sequences", type=int, default=512, help="decoded together")
-    parser.add_argument("--max-pixels", type=int)
-    options = parser.parse_args()
-    width, height = map(int, options.size.split("x"))
-    cost = load(options.folder).cost(
-        width,
-        height,
-        text_tokens=options.text_tokens,
-        new_tokens=options.new_tokens,
-        sequences=options.sequences,
-        max_pixels=options.max_pixels,
-    )
-    print(cost.line())
-
-
-if __name__ == "__main__":
-    main()

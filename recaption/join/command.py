@@ -1,0 +1,163 @@
+"""recaption.join: full shards from a captions-only run and the shards it was made from."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recaption import card
+from recaption.derive import make_run, parent_record
+from recaption.errors import UserError, bad_choice, bad_value
+from recaption.join.shard import Job, Joined, join_shard, whole
+from recaption.run import rows as sidecars
+from recaption.run.identity import fingerprint
+from recaption.run.names import PIPE
+from recaption.run.paths import RunPaths
+from recaption.run.record import InputShard, Run, open_run
+from recaption.run.scan import scan
+from recaption.run.tasklog import TaskLog
+from recaption.versions import versions
+
+PROCESSES = 8
+FEW = 4  # shards that are not worth starting processes for
+SHOWN = 10
+
+HELP = """\
+usage: python -m recaption.join RUN -o DIR [--spool FOLDER] [--allow-pipe]
+
+Makes full shards from RUN, whose shards have captions only (output.mode=captions), and the shards it
+was made from: the same bytes that output.mode=full would have published with these captions. Nothing is
+captioned. DIR becomes a run directory of its own, for status, verify, filter and report; RUN is only
+read. Each source has to be the one that was captioned; one that is damaged, missing or has changed is
+named and gets no shard. The same command again does what is missing, and takes up shards that RUN has
+published since.
+
+  -o DIR           the new run directory
+  --spool FOLDER   where remote or compressed sources are put, one per process; default: SLURM_TMPDIR
+                   or the system's temporary folder
+  --allow-pipe     run the commands of pipe: sources again
+
+Exit code: 0 if every shard of RUN has its counterpart, 1 if one is missing, 2 for a wrong use.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit code and raises UserError for a wrong use."""
+    if "-h" in arguments or "--help" in arguments:
+        print(HELP, end="")
+        return 0
+    root, output, spool, allow_pipe = _parse(arguments)
+    parent, run = open_run(root)
+    if run.identity["output.mode"] != "captions":
+        reason = "its shards are full already; join is for runs with output.mode=captions"
+        raise bad_value("RUN", parent.root, reason)
+    if not allow_pipe and any(s.url.startswith(PIPE) for s in run.shards):
+        raise bad_value("RUN", parent.root, "its sources are commands; needs --allow-pipe")
+    paths = RunPaths(Path(output).expanduser().absolute())
+    if paths.root.resolve() == parent.root.resolve():
+        raise bad_value("-o", output, "is the run itself; choose another folder")
+    new = make_run(paths, joined(parent, run))
+    there = scan(parent, run).done
+    marked = {name for name in paths.marked() if whole(paths, name)}
+    todo = [s for s in run.shards if s.name in there and s.name not in marked]
+    tag = uuid.uuid4().hex
+    log, failed = TaskLog(paths.inherited_log(tag)), []
+    for result in _each(partial(join_shard, Job(parent, paths, new, spool, tag)), todo):
+        if result.error:
+            failed.append(result)
+            continue
+        counts, reasons = sidecars.count_states(result.rows), sidecars.frequent_reasons(result.rows)
+        log.write("published", shard=result.name, counts=counts, won=True, reasons=reasons)
+    log.close()
+    card.complete(paths, new, tag)
+    return _report(paths, new, len(todo), failed)
+
+
+def joined(parent: RunPaths, run: Run) -> Run:
+    """The record of the run that output.mode=full would have made, with this parent."""
+    covered = {**run.identity, "output.mode": "full"}
+    return Run(
+        fingerprint=fingerprint(covered),
+        identity=covered,
+        prompts=run.prompts,
+        model=run.model,
+        shards=run.shards,
+        versions=versions(),
+        created=time.time(),
+        parent=parent_record(parent, run, {"command": "join"}),
+    )
+
+
+def _each(job: partial[Joined], shards: Sequence[InputShard]) -> Iterator[Joined]:
+    """Results in order, with a bar on a terminal."""
+    processes = min(PROCESSES, len(os.sched_getaffinity(0)))
+    bar = tqdm(total=len(shards), unit="shard", disable=not sys.stderr.isatty(), leave=False)
+    with bar:
+        if len(shards) <= FEW or processes == 1:
+            for shard in shards:
+                yield job(shard)
+                bar.update()
+            return
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            for result in pool.map(job, shards):
+                yield result
+                bar.update()
+
+
+def _report(paths: RunPaths, run: Run, todo: int, failed: list[Joined]) -> int:
+    for result in failed[:SHOWN]:
+        print(f"recaption: {result.name}: {result.error}", file=sys.stderr)
+    if len(failed) > SHOWN:
+        print(f"recaption: … and {len(failed) - SHOWN} more", file=sys.stderr)
+    state = scan(paths, run)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
+    print(f"run directory: {paths.root}")
+    print(f"{todo - len(failed)} shards joined; samples: {counts or 'none'}")
+    missing = state.total - len(state.done) - len(failed)
+    if missing > 0:
+        print(f"{missing} shards are not published in {root_of(run)} yet; join again when they are")
+    print(f"next: python -m recaption.verify {paths.root} --input")
+    return 1 if failed or missing > 0 else 0
+
+
+def root_of(run: Run) -> str:
+    """The parent's directory."""
+    return str((run.parent or {})["run"])
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, str, str | None, bool]:
+    known = ["--help", "--spool", "--allow-pipe", "-o"]
+    given: dict[str, str] = {}
+    roots = []
+    allow_pipe = False
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        name = "-o" if name == "--output" else name
+        if name in ("--spool", "-o"):
+            if name in given:
+                raise UserError(f"{name}: given twice")
+            following = value if equals else next(rest, None)
+            if not following:
+                raise UserError(f"{name}: needs a value")
+            given[name] = following
+        elif argument == "--allow-pipe":
+            allow_pipe = True
+        elif argument.startswith("-"):
+            raise bad_choice("option", argument, known)
+        else:
+            roots.append(argument)
+    if len(roots) != 1:
+        raise UserError(f"join: needs one run directory, given: {', '.join(roots) or 'none'}")
+    if "-o" not in given:
+        raise UserError("-o: needed, a directory for the full shards (see --help)")
+    return roots[0], given["-o"], given.get("--spool"), allow_pipe

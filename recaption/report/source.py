@@ -1,0 +1,100 @@
+"""The runs of a report, and the columns that they become on its page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import xxhash
+
+from recaption.config.schema import Prompt
+from recaption.run.paths import RunPaths
+from recaption.run.record import InputShard, Run, open_run
+from recaption.run.scan import RunState, scan
+from recaption.shard.settings import score_columns
+
+
+@dataclass(frozen=True)
+class Source:
+    """One run as the report reads it."""
+
+    number: int
+    paths: RunPaths
+    run: Run
+    state: RunState
+    published: dict[str, InputShard]  # by the input's URL, which is what runs have in common
+    scores: tuple[str, ...]
+
+    @property
+    def suffixes(self) -> list[str]:
+        """What the answer columns of each prompt end in."""
+        names = [p.name for p in self.run.prompts]
+        return [f"_{name}" for name in names] if len(names) > 1 else [""]
+
+    def rows_of(self, url: str) -> int:
+        """Samples of a published shard, by the tasks' logs."""
+        return sum(self.state.done[self.published[url].name].values())
+
+
+@dataclass(frozen=True)
+class Column:
+    """One prompt of one run: what stands beside others on the page."""
+
+    source: Source
+    suffix: str
+    prompt: Prompt
+    label: str = field(default="")
+
+
+def open_source(number: int, root: str | Path) -> Source:
+    """Read what a run has come to; UserError if `root` is no run directory."""
+    paths, run = open_run(root)
+    state = scan(paths, run)
+    published = {shard.url: shard for shard in run.shards if shard.name in state.done}
+    scores = score_columns(run.identity)
+    return Source(number, paths, run, state, published, scores)
+
+
+def columns_of(sources: Sequence[Source]) -> list[Column]:
+    """Every prompt of every run, labelled so that no two look alike."""
+    plain = [
+        Column(source, suffix, prompt)
+        for source in sources
+        for suffix, prompt in zip(source.suffixes, source.run.prompts, strict=True)
+    ]
+    names = [f"{c.source.run.model['name']} · {c.prompt.name}" for c in plain]
+    count = Counter(names)
+    tails = _tails([source.paths.root for source in sources])
+    labels = [
+        name if count[name] == 1 else f"{name} · {tails[column.source.number]}"
+        for name, column in zip(names, plain, strict=True)
+    ]
+    return [
+        Column(c.source, c.suffix, c.prompt, label) for c, label in zip(plain, labels, strict=True)
+    ]
+
+
+def in_order(sources: Sequence[Source]) -> list[str]:
+    """URLs of published shards: those in most runs first, then by a hash of the URL.
+
+    The order depends on nothing but the inputs, so that several runs, and several reports, read
+    the same shards.
+    """
+    runs = Counter(url for source in sources for url in source.published)
+    return sorted(runs, key=lambda url: (-runs[url], hash_of(url)))
+
+
+def hash_of(url: str) -> int:
+    """64 bits, the same everywhere."""
+    return xxhash.xxh3_64_intdigest(url.encode("utf-8", "replace"))
+
+
+def _tails(roots: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart."""
+    for length in range(1, max(len(root.parts) for root in roots) + 1):
+        tails = ["/".join(root.parts[-length:]) for root in roots]
+        if len(set(tails)) == len(tails):
+            return tails
+    return [f"{number + 1}" for number in range(len(roots))]  # the same run twice

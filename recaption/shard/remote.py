@@ -1,0 +1,234 @@
+"""Shards behind URLs: which packages they need, their sizes, and their bytes in order."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from glob import has_magic
+from typing import Any, BinaryIO, TypeVar
+
+from recaption.errors import InputChanged, ShardError, UserError, bad_value
+from recaption.shard.compression import CHUNK
+
+T = TypeVar("T")
+RETRIES = 5
+BACKOFF = 0.2  # seconds before the first retry, twice as long before each further one
+READAHEAD = 16 << 20  # bytes per range request
+VERSION = ("Last-Modified", "mtime", "ETag")  # what a site may tell; mirrors differ in the last
+STORED = ("ETag", "blob_id", "LastModified")  # a store's; its times are whole seconds
+GONE = (401, 403, 404, 410)  # HTTP status codes that a retry does not change
+EXTRAS = {"s3": "s3", "s3a": "s3"}  # kind of URL → optional extra of this package
+STORES = ("s3://", "s3a://", "hf://")  # can be listed
+FEW = 8  # shards of one folder that are looked up one by one
+NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+
+
+def filesystem(url: str, what: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and its path there; UserError where a package is missing.
+
+    `what` names the key or argument that has the URL.
+    """
+    import fsspec
+
+    scheme = url.split("://")[0].split("::")[-1]
+    if scheme == "hf":
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = False  # tasks are offline for the sake of their models alone
+    options = {"client_kwargs": {"auto_decompress": False}} if _is_http(url) else {}
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as e:
+        extra = EXTRAS.get(scheme)
+        hint = f"needs a package that is missing: pip install 'recaption[{extra}]'"
+        raise bad_value(what, f"{scheme}://…", hint if extra else str(e)) from None
+    except Exception as e:  # every library has its own errors for a wrong profile
+        if type(e).__name__ in NO_CREDENTIALS:
+            raise bad_value(what, url, str(e)) from None
+        raise
+    return found
+
+
+def sizes(urls: Sequence[str]) -> dict[str, int]:
+    """Sizes of the shards in S3 and on the Hub; others are left out.
+
+    A folder that may not be listed has one shard looked up instead. Raises UserError for a missing
+    shard or bucket, missing credentials, and a site that does not answer.
+    """
+    folders: dict[str, list[str]] = defaultdict(list)
+    for url in urls:
+        if url.startswith(STORES):
+            folders[posixpath.dirname(url)].append(url)
+    known: dict[str, int] = {}
+    for folder, wanted in folders.items():
+        files, _ = filesystem(folder, "data.shards")
+        files.invalidate_cache()
+        there = _listed(files, folder, wanted) if len(wanted) > FEW else None
+        if there is None:
+            few = wanted if len(wanted) <= FEW else wanted[:1]
+            known |= {url: size for url in few if (size := _size(files, url)) is not None}
+            continue
+        missing = [url for url in wanted if url not in there]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise bad_value("data.shards", missing[0], f"no such shard{more}")
+        known |= {url: there[url] for url in wanted}
+    return known
+
+
+def matching(url: str) -> list[str]:
+    """The shards in S3 or on the Hub that match a glob; any other URL as it is."""
+    if not (url.startswith(STORES) and has_magic(url)):
+        return [url]
+    files, path = filesystem(url, "data.shards")
+    scheme = url.split("://")[0]
+    found = asked(lambda: files.glob(path), url)
+    if not found:
+        raise bad_value("data.shards", url, "matches no file")
+    return [f"{scheme}://{name}" for name in sorted(found)]
+
+
+def asked(question: Callable[[], T], url: str, what: str = "data.shards") -> T:
+    """A store's answer; UserError with the reason where there is none."""
+    try:
+        return question()
+    except Exception as e:  # noqa: BLE001 - every remote library has its own errors
+        raise bad_value(what, url, reason(url, e) or f"cannot be reached: {_said(e)}") from None
+
+
+def reason(url: str, error: BaseException) -> str:
+    """Why a retry cannot help, in words for the user; empty where it may."""
+    hub = url.startswith("hf://")
+    name = type(error).__name__
+    if name in NO_CREDENTIALS:
+        return (
+            "no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
+    if isinstance(error, PermissionError):
+        return f"access denied: {_said(error)}"
+    if isinstance(error, FileNotFoundError):
+        if hub:
+            return "no such repository, revision or file, or no access to it (HF_TOKEN)"
+        return "no such bucket" if "bucket does not exist" in str(error) else "no such shard"
+    return ""
+
+
+class Remote:
+    """A remote file read in order, taken up again at the same byte after a broken connection."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.http = url, _is_http(url)
+        try:
+            self.filesystem, self.path = filesystem(url, "data.shards")
+        except UserError as e:
+            raise ShardError(str(e)) from None
+        self.position = 0
+        self.file: BinaryIO | None = None
+        self.ranges = True
+        self.identity = self._retried(self._identity)
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, as they are stored; None where the site does not tell."""
+        size: int | None = self.identity[0]
+        return size
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, none at the end; raises ShardError if that is not the file's end."""
+        data = self._retried(lambda: self._read(count))
+        self.position += len(data)
+        if not data:
+            self._retried(self._check)
+            if self.size is not None and self.position != self.size:
+                raise ShardError(f"ended at byte {self.position} of {self.size}")
+        return data
+
+    def _read(self, count: int) -> bytes:
+        if self.file is None:
+            if self.position:
+                self._check()
+            self.file = self._open()
+        data: bytes = self.file.read(count)
+        return data
+
+    def _open(self) -> BinaryIO:
+        """At the position: the first time as one stream, later by a range where there are ranges."""
+        if self.http and (self.position == 0 or not self.ranges):
+            file: BinaryIO = self.filesystem.open(self.path, "rb", block_size=0)
+            left = self.position
+            while left and (skipped := file.read(min(left, CHUNK))):
+                left -= len(skipped)
+        else:
+            file = self.filesystem.open(
+                self.path, "rb", cache_type="readahead", block_size=READAHEAD
+            )
+            file.seek(self.position)
+        return file
+
+    def _check(self) -> None:
+        if self._identity() != self.identity:
+            raise InputChanged("input changed while it was read")
+
+    def _identity(self) -> tuple[Any, ...]:
+        self.filesystem.invalidate_cache()
+        info = self.filesystem.info(self.path)
+        names = VERSION if self.http else STORED
+        return info.get("size"), next((info[name] for name in names if info.get(name)), None)
+
+    def _close(self) -> None:
+        file, self.file = self.file, None
+        if file:
+            with contextlib.suppress(Exception):  # it is broken, or of no more use
+                file.close()
+
+    def _retried(self, action: Callable[[], T]) -> T:
+        for attempt in range(RETRIES + 1):
+            try:
+                return action()
+            except ShardError:
+                raise
+            except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
+                self._close()
+                self.ranges = self.ranges and "range requests" not in str(e)
+                status = getattr(e.__cause__, "status", None)
+                final = "" if self.http else reason(self.url, e)
+                if attempt == RETRIES or status in GONE or final:
+                    what = f"HTTP status {status}" if status else final or _said(e)
+                    raise ShardError(f"cannot be read from byte {self.position}: {what}") from None
+                time.sleep(BACKOFF * 2**attempt)
+        raise AssertionError
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _listed(files: Any, folder: str, wanted: Sequence[str]) -> dict[str, int] | None:
+    """Sizes of everything in a folder by URL; None where it may not be listed."""
+    scheme = folder.split("://")[0]
+    try:
+        entries = files.ls(folder, detail=True, refresh=True)
+    except PermissionError:
+        return None
+    except Exception as e:  # noqa: BLE001 - as in asked
+        why = reason(folder, e) or f"cannot be reached: {_said(e)}"
+        raise bad_value("data.shards", wanted[0], why) from None
+    return {f"{scheme}://{e['name']}": e["size"] for e in entries if e["type"] == "file"}
+
+
+def _size(files: Any, url: str) -> int | None:
+    size: int | None = asked(lambda: files.info(url), url)["size"]
+    return size

@@ -1,0 +1,59 @@
+"""A task's own log for people: one line a minute on its stdout."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import psutil
+
+from recaption.pipeline.loop import Pipeline
+from recaption.task.claims import Claims
+
+SECONDS = 60.0
+
+
+class Summary:
+    """Prints what a task has done, and how fast since the line before."""
+
+    def __init__(self, claims: Claims, task: int) -> None:
+        run, submission = claims.run, claims.submission
+        self.claims = claims
+        self.slice = {run.shards[p].name for p in submission.slices[task]}
+        self.last, self.settled = time.monotonic(), 0
+
+    def tick(self, pipeline: Pipeline) -> None:
+        """Print a line if the last one is a minute old."""
+        if time.monotonic() - self.last >= SECONDS:
+            self.show(pipeline)
+
+    def show(self, pipeline: Pipeline) -> None:
+        now = time.monotonic()
+        rate = (pipeline.settled - self.settled) / (now - self.last or 1.0)
+        self.last, self.settled = now, pipeline.settled
+        done = len(self.claims.paths.marked() & self.slice)
+        others = len(self.claims.taken_over)
+        engines = pipeline.engines
+        parts = [
+            f"{done} of {len(self.slice)} shards",
+            *([f"{others} of other tasks"] if others else []),
+            f"{pipeline.settled} samples",
+            f"{rate:.1f} images/s",
+            f"{engines.flying()} in flight",
+            f"{engines.restarts} engine restarts",
+            f"{tree_bytes() / 2**30:.1f} GiB of memory",
+        ]
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {', '.join(parts)}", flush=True)
+
+
+def tree_bytes() -> int:
+    """Resident memory of this process and what its descendants do not share."""
+    root = psutil.Process(os.getpid())
+    total: int = root.memory_info().rss
+    for child in root.children(recursive=True):
+        try:
+            memory = child.memory_info()
+        except psutil.Error:
+            continue
+        total += max(0, memory.rss - memory.shared)
+    return total

@@ -1,0 +1,63 @@
+"""What a stream can show: a bar on a terminal, lines elsewhere; colours unless they are not wanted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+LINE_SECONDS = 5.0
+MANY = 100  # of what there is less, no first line announces
+
+
+def is_live(stream: TextIO) -> bool:
+    """Whether what was written can be overwritten: a terminal, and not a dumb one."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colours(stream: TextIO) -> bool:
+    """is_live, unless NO_COLOR (no-color.org) is set and not empty."""
+    return is_live(stream) and not os.environ.get("NO_COLOR")
+
+
+class Progress:
+    """Says on stderr how many of `total` are done: a bar, or a line every LINE_SECONDS."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self.live = is_live(sys.stderr)
+        self.bar = tqdm(total=total, unit=unit, disable=not self.live, leave=False)
+        self.last_line = self.started = time.monotonic()
+        if total >= MANY:
+            self._line()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def update(self) -> None:
+        """One more is done."""
+        self.done += 1
+        self.bar.update()
+        if time.monotonic() - self.last_line >= LINE_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        if self.live:
+            return
+        self.last_line = time.monotonic()
+        rate = self.done / (self.last_line - self.started or 1.0)
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
+        text = f"{self.done} of {self.total} {self.unit}s{left}"
+        print(text, file=sys.stderr, flush=True)

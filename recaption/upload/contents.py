@@ -1,0 +1,89 @@
+"""What there is to upload of a run: files with the hashes that its markers state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from recaption.errors import RecaptionError
+from recaption.run.digest import sha256_of
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run
+from recaption.run.scan import marker
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: where it is, its name below the destination, and what its marker says about it."""
+
+    path: Path
+    name: str
+    size: int
+    sha256: str
+
+    def check(self) -> None:
+        """Raise RecaptionError if the file is not what the marker describes."""
+        if self.path.stat().st_size != self.size or sha256_of(self.path) != self.sha256:
+            raise RecaptionError(f"{self.path} is not what its marker says; run recaption.verify")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A published shard: its data, and the marker that says that it is whole, where that goes too."""
+
+    name: str
+    data: tuple[File, ...]
+    marker: File | None
+
+    @cached_property
+    def files(self) -> tuple[File, ...]:
+        return (*self.data, self.marker) if self.marker else self.data
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A run as it is uploaded: what comes first, its shards by name, what comes last."""
+
+    paths: RunPaths
+    first: tuple[File, ...]
+    names: tuple[str, ...]
+    last: tuple[File, ...]
+    shards_only: bool
+
+    def shard(self, name: str) -> Shard:
+        """One shard, from its marker."""
+        paths = self.paths
+        try:
+            record = marker(paths, name)
+            tar, sidecar = record["tar"], record["sidecar"]
+        except (ValueError, KeyError):
+            raise RecaptionError(f"{paths.marker(name)} is damaged; run recaption.verify") from None
+        data = [self._file(paths.tar(name), tar["size"], tar["sha256"])]
+        if self.shards_only:
+            return Shard(name, tuple(data), None)
+        data.insert(0, self._file(paths.sidecar(name), sidecar["size"], sidecar["sha256"]))
+        return Shard(name, tuple(data), _small(paths, paths.marker(name)))
+
+    def _file(self, path: Path, size: int, sha256: str) -> File:
+        return File(path, str(path.relative_to(self.paths.root)), size, sha256)
+
+
+def contents(paths: RunPaths, run: Run, *, shards_only: bool) -> Contents:
+    """The published part of a run; sizes.json and the card only where the run is whole."""
+    marked = paths.marked()
+    names = tuple(shard.name for shard in run.shards if shard.name in marked)
+    whole = len(names) == len(run.shards)
+    last = [p for p in (paths.card, paths.sizes_json) if whole and p.exists()]
+    return Contents(
+        paths,
+        () if shards_only else (_small(paths, paths.run_json),),
+        names,
+        tuple(_small(paths, path) for path in last),
+        shards_only,
+    )
+
+
+def _small(paths: RunPaths, path: Path) -> File:
+    """A file that no marker describes, as it is."""
+    return File(path, str(path.relative_to(paths.root)), path.stat().st_size, sha256_of(path))

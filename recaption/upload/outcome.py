@@ -1,0 +1,63 @@
+"""What became of an upload, how it is shown, and how often something is tried."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from recaption.errors import RecaptionError
+
+T = TypeVar("T")
+RETRIES = 3
+BACKOFF = 0.5  # seconds before the first retry, twice as long before each further one
+FAILURES = 8  # after so many the rest is not tried
+
+
+@dataclass
+class Outcome:
+    """Files sent and found there, and why the other shards or files are not."""
+
+    sent: int = 0
+    there: int = 0
+    size: int = 0  # bytes sent
+    failed: dict[str, str] = field(default_factory=dict)
+    not_tried: int = 0  # shards
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so much failed that going on makes no sense."""
+        return len(self.failed) >= FAILURES
+
+    def add(self, sent: int, there: int, size: int) -> None:
+        self.sent, self.there, self.size = self.sent + sent, self.there + there, self.size + size
+
+
+def bar(total: int) -> tqdm:  # type: ignore[type-arg]
+    """Progress by shards, on a terminal only."""
+    return tqdm(total=total, unit="shard", disable=not sys.stderr.isatty(), leave=False)
+
+
+def tried(action: Callable[[], T], final: Callable[[BaseException], str]) -> T:
+    """The result of an action that is tried again where that may help.
+
+    `final` says why it may not, or nothing. Raises RecaptionError in the end.
+    """
+    for attempt in range(RETRIES + 1):
+        try:
+            return action()
+        except RecaptionError:
+            raise
+        except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
+            said = " ".join(str(e).split()) or type(e).__name__
+            why = final(e)
+            if why or attempt == RETRIES:
+                times = "" if why else f" ({RETRIES + 1} times)"
+                raise RecaptionError(f"{why or said}{times}") from None
+            time.sleep(BACKOFF * 2**attempt)
+    raise AssertionError

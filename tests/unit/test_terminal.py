@@ -1,0 +1,96 @@
+"""Bars, lines and colours, each only where they are wanted."""
+
+from __future__ import annotations
+
+import io
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recaption import terminal
+from recaption.task import summary
+from recaption.task.summary import SECONDS, Summary
+from recaption.terminal import Progress, has_colours, is_live
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "live", "colours"),
+    [
+        ({"TERM": "xterm"}, True, True),
+        ({"TERM": "dumb"}, False, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
+    ],
+)
+def test_what_a_terminal_gets(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], live: bool, colours: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_live(Screen()) == live
+    assert has_colours(Screen()) == colours
+    assert not is_live(io.StringIO())
+    assert not has_colours(io.StringIO())
+    monkeypatch.setattr(sys, "stderr", Screen())
+    with Progress(200, "shard") as progress:
+        progress.update()
+    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert ("\r" in shown) == live
+    assert ("0 of 200 shards\n" in shown) != live
+
+
+def test_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress(1000, "shard") as progress:
+        for _ in range(600):
+            clock[0] += 0.1
+            progress.update()
+    lines = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0] == "0 of 1000 shards"
+    assert 11 <= len(lines) - 1 <= 13
+    assert lines[1].startswith("5")
+    assert lines[1].endswith("s left")
+
+
+def test_few_things_need_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(20, "shard") as progress:
+        progress.update()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_task_says_one_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(summary.time, "monotonic", lambda: clock[0])
+    shards = [SimpleNamespace(name=f"{n}.tar") for n in range(4)]
+    paths = SimpleNamespace(marked=lambda: {"0.tar", "3.tar"})
+    claims: Any = SimpleNamespace(
+        run=SimpleNamespace(shards=shards),
+        submission=SimpleNamespace(slices=[[0, 1, 2], [3]]),
+        paths=paths,
+        taken_over={3},
+    )
+    engines = SimpleNamespace(flying=lambda: 7, restarts=2)
+    pipeline: Any = SimpleNamespace(settled=0, engines=engines)
+    said = Summary(claims, 0)
+    for _ in range(4 * 600):  # ten minutes
+        clock[0] += 0.25
+        pipeline.settled += 5
+        said.tick(pipeline)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 600 / SECONDS
+    for part in ("1 of 3 shards, 1 of other tasks", "20.0 images/s", "7 in flight", "2 engine"):
+        assert part in lines[-1]
+    assert "12000 samples" in lines[-1]
+    assert lines[-1].endswith("GiB of memory")
