@@ -18,14 +18,21 @@ def dies(connection: Connection) -> None:
 
 
 def test_workers_that_die_at_once_end_the_task_with_their_exit_code() -> None:
-    pool = Pool(dies, (), 2, 10.0)
+    pool = Pool(dies, (), 1, 10.0)
     try:
         with pytest.raises(TaskError, match=r"worker died \(exit code 3\), again and again"):
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                if pool.vacancies():
-                    pool.submit("job", "tag")
-                for readable in wait(list(pool.connections()), 1.0):
-                    pool.receive(pool.connections()[readable])  # type: ignore[index]
+            use(pool)
     finally:
         pool.close()
+
+
+def use(pool: Pool) -> None:
+    """Send to workers before and after they died, and hear of it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        (worker,) = pool.workers
+        while pool.vacancies():
+            pool.submit("job", "tag")
+            worker.process.join()
+        wait([worker.connection])
+        pool.receive(worker)
