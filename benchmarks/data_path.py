@@ -98,8 +98,8 @@ def main() -> None:
         folder = Path(name)
         each = options.images // 8
         shards = make_shards(folder / "shards", shards=8, samples=each, size=SIZE)
-        many = make_shards(folder / "shards", shards=64, samples=each // 8, size=SIZE)
-        few = make_shards(folder / "shards", shards=8, samples=each // 8, size=SIZE)
+        many = make_shards(folder / "shards", shards=64, samples=each // 2, size=SIZE)
+        few = make_shards(folder / "shards", shards=8, samples=each // 2, size=SIZE)
         bare_rate = bare(shards, options.cores)
         measured = ours(shards, folder)
         bare_again = bare(shards, options.cores)

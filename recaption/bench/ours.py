@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from recaption.bench.memory import MemoryWatch
+from recaption.bench.processes import Watch
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
 from recaption.errors import TaskError
@@ -140,10 +140,8 @@ class Ours:
         pipeline = self.pipeline
         pipeline.running_seconds = pipeline.starved_seconds = 0.0
         began = pipeline.observed = time.monotonic()
-        cpu = time.process_time()
-        with MemoryWatch(self._roles) as memory:
+        with Watch(self._roles) as watch:
             pipeline.run(lambda: "", lambda _: None)
-        cpu = time.process_time() - cpu
         if self.source.failures:
             raise TaskError(f"bench: {self.source.failures[0]}")
         seconds = self.source.last - began
@@ -152,11 +150,14 @@ class Ours:
             "workers": self.workers,
             "start_seconds": self.start_seconds,
             "starved": pipeline.starved_seconds / pipeline.running_seconds,
-            "parent_ms_per_image": 1000 * cpu / max(1, pipeline.captioned),
-            "peak_memory_mb": memory.peak >> 20,
+            "cpu_ms_per_image": {
+                role: round(1000 * seconds / max(1, pipeline.captioned), 3)
+                for role, seconds in watch.cpu.items()
+            },
+            "peak_memory_mb": watch.peak >> 20,
             "growth_kb_per_image": {
                 role: round(growth * seconds / max(1, pipeline.captioned) / 1024, 3)
-                for role, growth in memory.growth(began).items()
+                for role, growth in watch.growth(began).items()
             },
         }
         return Measured(pipeline.captioned, seconds, pipeline.tokens, details)
@@ -166,6 +167,7 @@ class Ours:
         named: dict[int | None, str] = {os.getpid(): "task"}
         named |= {h.process.pid: "engine" for h in pipeline.engines.handles}
         named |= {w.process.pid: "worker" for w in pipeline.preparation.pool.workers}
+        named |= {w.process.pid: "librarian" for w in pipeline.shelf.pool.workers}
         return {pid: name for pid, name in named.items() if pid is not None}
 
     def _prepared(self) -> list[Work]:
@@ -199,11 +201,11 @@ class Ours:
         while not reached():
             connections = engines.connections()
             for readable in wait(list(connections), 1.0):
-                message = engines.receive(connections[cast(Connection, readable)])
-                if isinstance(message, Death):
-                    raise TaskError(f"bench: an engine died: {message.reason}; see {engines.log}")
-                if message[0] == "replayed" and results is not None:
-                    results.append((message[1], message[2]))
+                messages = engines.receive(connections[cast(Connection, readable)])
+                if isinstance(messages, Death):
+                    raise TaskError(f"bench: an engine died: {messages.reason}; see {engines.log}")
+                if results is not None:
+                    results += [(m[1], m[2]) for m in messages if m[0] == "replayed"]
             if time.monotonic() > deadline:
                 raise TaskError("bench: an engine does not answer")
 

@@ -1,8 +1,8 @@
 """An engine's process: jobs come in on a pipe, captions go out; asyncio lives only in here.
 
-Messages in: ("job", id, offset, length), ("replay", [(offset, length)], count), ("stop",).
-Messages out: ("ready", facts), ("taken", id), ("done", id, [Caption]), ("error", id, reason),
-("replayed", seconds, tokens), ("fatal", reason).
+Messages in: ("jobs", [(id, offset, length)]), ("replay", [(offset, length)], count), ("stop",).
+Messages out, in lists: ("ready", facts), ("taken", id), ("done", id, [Caption]),
+("error", id, reason), ("replayed", seconds, tokens), ("fatal", reason).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Coroutine
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -64,7 +65,7 @@ def main(connection: Connection, spec: Spec, device: Device, arena: str, log: st
 
 def _last_words(connection: Connection, message: tuple[Any, ...]) -> None:
     try:
-        connection.send(message)
+        connection.send([message])
     except OSError:
         return  # the task is gone; nobody is left to tell
 
@@ -77,19 +78,38 @@ class _Server:
             self.region = memoryview(mmap.mmap(file.fileno(), 0))
         self.window = spec.config.engine.max_num_seqs + spec.config.engine.waiting
         self.tasks: set[asyncio.Task[None]] = set()
+        self.unsaid: list[tuple[Any, ...]] = []
 
     async def run(self) -> None:
         facts = await self.engine.start()
         self.loop = asyncio.get_running_loop()
         self.inbox: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
-        self.connection.send(("ready", facts))
+        self._say("ready", facts)
         while (message := await self.inbox.get())[0] != "stop":
-            work = self._job if message[0] == "job" else self._replay
-            task = asyncio.create_task(work(*message[1:]))
-            self.tasks.add(task)
-            task.add_done_callback(self._finished)
+            if message[0] == "jobs":
+                for job in message[1]:
+                    self._begin(self._job(*job))
+            else:
+                self._begin(self._replay(*message[1:]))
+        self._flush()
         await self.engine.stop()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _say(self, *message: Any) -> None:
+        """Send it together with whatever else comes up before the loop gets round to it."""
+        if not self.unsaid:
+            self.loop.call_soon(self._flush)
+        self.unsaid.append(message)
+
+    def _flush(self) -> None:
+        if self.unsaid:
+            self.connection.send(self.unsaid)
+            self.unsaid = []
 
     def _listen(self) -> None:
         while True:
@@ -102,20 +122,21 @@ class _Server:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._flush()
             _last_words(self.connection, ("fatal", f"{type(error).__name__}: {error}"))
             os.killpg(0, signal.SIGKILL)
 
     async def _job(self, number: int, offset: int, length: int) -> None:
         payload = unpack(self.region[offset : offset + length])
-        self.connection.send(("taken", number))
+        self._say("taken", number)
         try:
             captions = await self.engine.generate(payload, str(number))
         except (
             ValueError
         ) as e:  # what vLLM raises for one request; anything else is the engine's end
-            self.connection.send(("error", number, f"{type(e).__name__}: {e}"))
+            self._say("error", number, f"{type(e).__name__}: {e}")
             return
-        self.connection.send(("done", number, captions))
+        self._say("done", number, captions)
 
     async def _replay(self, places: list[tuple[int, int]], count: int) -> None:
         """Measure the engine alone: `count` requests over inputs that are all there beforehand."""
@@ -132,4 +153,4 @@ class _Server:
 
         started = time.monotonic()
         await asyncio.gather(*(lane() for _ in range(self.window)))
-        self.connection.send(("replayed", time.monotonic() - started, tokens))
+        self._say("replayed", time.monotonic() - started, tokens)

@@ -25,6 +25,13 @@ from recaption.prepare.worker import READY
 
 CONTEXT = multiprocessing.get_context("forkserver")
 DEATHS_IN_A_ROW = 20
+# Pillow and the C library keep what a picture took for the next one, within these bounds (blocks of
+# 16 MB, bytes): a quarter of the time of preparing one.
+MEMORY = {
+    "PILLOW_BLOCKS_MAX": "4",
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
 STOP_SIGNALS = {signal.SIGUSR2, signal.SIGTERM, signal.SIGINT}
 
 
@@ -36,6 +43,7 @@ def set_up(spec: Spec) -> None:
             TASK: str(os.getpid()),
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            **MEMORY,
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
         }

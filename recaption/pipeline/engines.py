@@ -38,6 +38,7 @@ class EngineHandle:
     since: float = field(default_factory=time.monotonic)  # last sign of life
     ready: bool = False
     flying: dict[int, Work] = field(default_factory=dict)
+    unsent: list[Work] = field(default_factory=list)  # of these
     deaths: int = 0  # in a row, without a caption in between
     facts: dict[str, Any] = field(default_factory=dict)
     last_words: str = ""
@@ -93,30 +94,40 @@ class Engines:
         crowd = len(flying) >= SUSPECT_WINDOW or any(w.strikes != 1 for w in flying)
         return None if crowd else handle
 
-    def send(self, handle: EngineHandle, work: Work) -> None:
+    def assign(self, handle: EngineHandle, work: Work) -> None:
+        """Give an engine a sample; send() tells it."""
         if not handle.flying:
             handle.since = time.monotonic()
         handle.flying[work.number] = work
-        with contextlib.suppress(ConnectionError):  # dead; receive() will find out
-            handle.connection.send(("job", work.number, work.offset, work.length))
+        handle.unsent.append(work)
 
-    def receive(self, handle: EngineHandle) -> tuple[Any, ...] | Death:
-        """The next message of an engine whose pipe is readable; Death at its end."""
+    def send(self) -> None:
+        """Tell every engine what it was given."""
+        for handle in self.handles:
+            if handle.unsent:
+                jobs = [(w.number, w.offset, w.length) for w in handle.unsent]
+                handle.unsent = []
+                with contextlib.suppress(ConnectionError):  # dead; receive() will find out
+                    handle.connection.send(("jobs", jobs))
+
+    def receive(self, handle: EngineHandle) -> list[tuple[Any, ...]] | Death:
+        """The next messages of an engine whose pipe is readable; Death at its end."""
         try:
-            message: tuple[Any, ...] = handle.connection.recv()
+            messages: list[tuple[Any, ...]] = handle.connection.recv()
         except (EOFError, OSError):
             handle.process.join(STOP_SECONDS)
             reason = handle.last_words or f"exit code {handle.process.exitcode}"
             return self._died(handle, reason)
         handle.since = time.monotonic()
-        match message:
-            case ("ready", facts):
-                handle.ready, handle.facts = True, facts
-            case ("fatal", reason):
-                handle.last_words = reason
-            case ("done", *_):
-                handle.deaths = 0
-        return message
+        for message in messages:
+            match message:
+                case ("ready", facts):
+                    handle.ready, handle.facts = True, facts
+                case ("fatal", reason):
+                    handle.last_words = reason
+                case ("done", *_):
+                    handle.deaths = 0
+        return messages
 
     def stalled(self) -> list[Death]:
         """Kill engines that gave no sign of life for too long while they had something to do."""

@@ -98,9 +98,10 @@ class Pipeline:
         """Fill every engine's window, suspects apart from the others."""
         suspects, ready = self.preparation.suspects, self.preparation.ready
         while suspects and (handle := self.engines.may_take_suspect(suspects[0])):
-            self.engines.send(handle, suspects.popleft())
+            self.engines.assign(handle, suspects.popleft())
         while ready and (handle := self.engines.room(suspects=self.suspected > 0)):
-            self.engines.send(handle, ready.popleft())
+            self.engines.assign(handle, ready.popleft())
+        self.engines.send()
 
     def _receive(self) -> None:
         librarians = self.shelf.connections()
@@ -117,17 +118,18 @@ class Pipeline:
 
     def _from_engine(self, handle: EngineHandle) -> None:
         while True:  # what is there already, without another wait()
-            message = self.engines.receive(handle)
-            if isinstance(message, Death):
-                self._death(message)
+            messages = self.engines.receive(handle)
+            if isinstance(messages, Death):
+                self._death(messages)
                 return
-            match message:
-                case ("taken", number):
-                    self.preparation.release(handle.flying[number])
-                case ("done", number, captions):
-                    self._answered(handle.flying.pop(number), captions)
-                case ("error", number, reason):
-                    self._refused(handle.flying.pop(number), reason)
+            for message in messages:
+                match message:
+                    case ("taken", number):
+                        self.preparation.release(handle.flying[number])
+                    case ("done", number, captions):
+                        self._answered(handle.flying.pop(number), captions)
+                    case ("error", number, reason):
+                        self._refused(handle.flying.pop(number), reason)
             if not handle.connection.poll():
                 return
 

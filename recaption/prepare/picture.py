@@ -91,20 +91,20 @@ def _decode(
         image.load()
         if look is not None:
             look(to_rgb(image, tuple(rules.background)))
-        turned = _turned(image)
-    if (turned.width > turned.height) != (width > height):
-        width, height = height, width
-    rgb = to_rgb(turned, tuple(rules.background))
+        _turn(image)
+        if (image.width > image.height) != (width > height):
+            width, height = height, width
+        rgb = to_rgb(image, tuple(rules.background))
     return Picture(capped(rgb, max_pixels), width, height)
 
 
-def _turned(image: PIL.Image.Image) -> PIL.Image.Image:
+def _turn(image: PIL.Image.Image) -> None:
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - as above; metadata that cannot be read says nothing
-        return image
+        pass
 
 
 def to_rgb(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Image:

@@ -46,8 +46,9 @@ def engine_devices(config: Config) -> list[Device]:
 
 
 def worker_count(config: Config, engines: int) -> int:
-    """data.workers, else the CPUs that the loop and the engines' front-ends leave over."""
-    return config.data.workers or max(1, cpus() - engines - 1)
+    """data.workers, else the CPUs that the loop and the engines' front-ends leave over; one for
+    each of the first two CPUs in any case, since neither loop nor front-ends fill theirs."""
+    return config.data.workers or max(min(2, cpus()), cpus() - engines - 1)
 
 
 def _present_gpus() -> int:

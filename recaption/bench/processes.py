@@ -1,4 +1,4 @@
-"""Memory of a process tree over time."""
+"""Memory and CPU time of a process tree over time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from collections.abc import Callable
 
 import psutil
 
-INTERVAL = 1.0
+INTERVAL = 0.5  # seconds
 LEAST = 20  # samples that a slope needs
 
 
-class MemoryWatch:
-    """Samples this process and all its descendants once a second.
+class Watch:
+    """Samples this process and all its descendants at once, and then every INTERVAL.
 
-    `peak` is the most proportional memory (PSS, bytes) of all together. `roles` names the processes
+    `peak` is the most proportional memory (PSS, bytes) of all together; `cpu` the CPU seconds of each
+    role since the first sample. `roles` names the processes
     that it knows by their pids; a descendant of one is "NAME's child".
     """
 
     def __init__(self, roles: Callable[[], dict[int, str]]) -> None:
         self.roles = roles
         self.peak = 0
+        self.cpu: dict[str, float] = defaultdict(float)
+        self.spent: dict[int, float] = {}
         self.samples: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> MemoryWatch:
+    def __enter__(self) -> Watch:
         self.thread.start()
         return self
 
@@ -51,18 +54,23 @@ class MemoryWatch:
 
     def _sample(self) -> None:
         root = psutil.Process(os.getpid())
-        while not self.stop.wait(INTERVAL):
+        ended = False
+        while not ended:
             roles = self.roles()
             total = 0
             for process in [root, *root.children(recursive=True)]:
                 try:
                     memory = process.memory_full_info()
+                    used = sum(process.cpu_times()[:2])
                     role = roles.get(process.pid) or f"{roles.get(process.ppid(), 'other')}'s child"
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue
                 total += memory.pss
+                self.cpu[role] += used - self.spent.get(process.pid, used)
+                self.spent[process.pid] = used
                 self.samples[role, process.pid].append((time.monotonic(), memory.rss))
             self.peak = max(self.peak, total)
+            ended = self.stop.wait(INTERVAL)
 
 
 def _slope(samples: list[tuple[float, int]]) -> float:
