@@ -123,7 +123,7 @@ class Engine:
     replicas: int | None = key(
         None, "engines per task; default: what the GPUs allow", low=1, high=64
     )
-    max_num_seqs: int = key(256, "captions generated at once per engine", low=1)
+    max_num_seqs: int = key(512, "captions generated at once per engine", low=1)
     max_num_batched_tokens: int | None = key(16384, "tokens per step", low=64)
     gpu_memory_utilization: float = key(0.9, "share of each GPU", low=0.05, high=1.0)
     enforce_eager: bool = key(False, "no CUDA graphs: starts faster, runs slower")

@@ -36,6 +36,7 @@ except ImportError:  # up to 0.26
 
 MARK = "RECAPTION-PROMPT-TEXT"
 CPU_KV_BYTES = 64 << 20
+TEXTS = 64  # kept rendered
 
 
 def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
@@ -89,6 +90,7 @@ class VllmRenderer:
             chat_template_kwargs={"add_generation_prompt": True, "tokenize": False},
         )
         self.templates: dict[tuple[str, str | None], str] = {}
+        self.tokens: dict[str, list[int]] = {}
         questions = [Question(p.name, p.system, p.text) for p in spec.prompts]
         for question in questions:
             self.template(question)
@@ -142,12 +144,12 @@ class VllmRenderer:
         if len(places) != 1:
             return None
         start, end = places[0].offset, places[0].offset + places[0].length
-        before = self._rendered(done["prompt"], None)["prompt_token_ids"]
+        before = self._tokens(done["prompt"])
         rest = len(before) - (len(ids) - end)
         mark = before[start:rest]
         if not mark or before[:start] != ids[:start] or before[rest:] != ids[end:]:
             return None
-        after = self._rendered(text, None)["prompt_token_ids"]
+        after = self._tokens(text)
         size = len(mark)
         found = [i for i in range(len(after) - size + 1) if after[i : i + size] == mark]
         if len(found) != 1:
@@ -159,6 +161,14 @@ class VllmRenderer:
             "prompt_token_ids": after[:at] + ids[start:end] + after[at + size :],
             "mm_placeholders": {"image": [dataclasses.replace(places[0], offset=at)]},
         }
+
+    def _tokens(self, text: str) -> list[int]:
+        """The tokens of a text without its picture; most pictures are asked the same few."""
+        if text not in self.tokens:
+            if len(self.tokens) >= TEXTS:
+                self.tokens.clear()
+            self.tokens[text] = list(self._rendered(text, None)["prompt_token_ids"])
+        return self.tokens[text]
 
     def _may_share(self, questions: Sequence[Question]) -> bool:
         """Whether inputs made by _with_text are those that vLLM makes, tried on one picture."""
@@ -190,7 +200,7 @@ class VllmRenderer:
         """The chat around a prompt's text; only the system message can differ between samples."""
         key = (question.name, question.system)
         if key not in self.templates:
-            if len(self.templates) > 64:
+            if len(self.templates) >= TEXTS:
                 self.templates.clear()
             picture = {"type": "image_pil", "image_pil": PIL.Image.new("RGB", (64, 64))}
             content = [picture, {"type": "text", "text": MARK}]
