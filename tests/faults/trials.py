@@ -21,7 +21,6 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers import captions, files_of, markers, read_run, rows
+from processes import children_of, in_folder, in_session, wait_gone
 from tars import plain_members, write_tar
 
 from recaption import crash
@@ -264,42 +264,6 @@ def check_run(run: Path, template: Template) -> None:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def children_of(pid: int) -> list[int]:
-    try:
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def processes(true: Callable[[int], bool]) -> list[int]:
-    """Living processes but this one for which `true`."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            try:
-                state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                if state[0] not in "ZX" and true(int(entry)):
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return found
-
-
-def in_session(session: int) -> list[int]:
-    return processes(lambda pid: os.getsid(pid) == session)
-
-
-def in_folder(folder: Path) -> list[int]:
-    return processes(lambda pid: os.readlink(f"/proc/{pid}/cwd") == str(folder))
-
-
-def wait_gone(left: Callable[[], list[int]]) -> None:
-    deadline = time.monotonic() + 10
-    while remaining := left():
-        assert time.monotonic() < deadline, f"processes are left: {remaining}"
-        time.sleep(0.005)
 
 
 def words_of(shards: str, run: Path, salt: str, tasks: int) -> list[str]:

@@ -5,35 +5,23 @@ RECAPTION_SCREENSHOT=FILE.png has the screenshot's test write there, too: docs/r
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 from browser import browser, opened
 from drawing import Sample, draw_samples, write_shard
-from helpers import Completed, launch, launched, refused, rows, wait_until
+from helpers import launched, refused, rows, wait_until
+from pages import count, data_of, report, reported
 from PIL import Image
 from playwright.sync_api import Browser, Page
-
-from recaption.config.schema import Image as Rules
-from recaption.config.schema import Prompt
-from recaption.report.pictures import Wanted, copies
-from recaption.run.paths import RunPaths
-from recaption.run.record import InputShard, Run, Submission, write_run, write_submission
-from recaption.run.rows import write_rows
-from recaption.run.tasklog import TaskLog
+from synthetic import make_run
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -46,34 +34,6 @@ HEIGHT = 1990  # of the screenshot, pixels
 SORRY = "I'm sorry, but I can't help with that."
 PER_SHARD = 14
 SHARDS = ("00000.tar", "00001.tar")
-IDENTITY = {
-    "output.mode": "full",
-    "data.image_keys": ["jpg"],
-    "data.caption_key": "caption",
-    "data.damaged": "fail",
-    "output.text": "replace",
-    "watermark": "onnx",
-    "scorers": [],
-    "engine": "fake",
-}
-
-
-def report(*words: str, cwd: Path) -> Completed:
-    return launch(*words, cwd=cwd, module="report")
-
-
-def reported(*words: str, cwd: Path) -> str:
-    result = report(*words, cwd=cwd)
-    assert result.returncode == 0, result
-    assert result.stderr == ""
-    return result.stdout
-
-
-def data_of(file: Path) -> Any:
-    """The page's JSON."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', file.read_text())
-    assert found
-    return json.loads(found[1])
 
 
 @dataclass(frozen=True)
@@ -145,61 +105,6 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chromium() -> Iterator[Browser]:
     with browser() as started:
         yield started
-
-
-def make_run(root: Path, shards: int, samples: int) -> RunPaths:
-    """A finished run as tasks leave it, without tars: sidecars, markers and a log."""
-    paths = RunPaths(root)
-    root.mkdir()
-    for folder in paths.folders():
-        folder.mkdir()
-    inputs = [InputShard(f"{root}/in/{i:06d}.tar", f"{i:06d}.tar", 1000) for i in range(shards)]
-    prompt = Prompt(name="p", text="What is this?")
-    write_run(paths, Run("f" * 64, IDENTITY, [prompt], {"name": "m"}, inputs, {}, time.time()), "t")
-    every = list(range(shards))
-    config = {"image": {"decode_seconds": 30.0, "decode_mb": 512}, "slurm": {"kind": "local"}}
-    write_submission(paths, Submission(0, config, every, [every], time.time()), "t")
-    log = TaskLog(paths.task_log(0, 0, "a"))
-    log.write("start", node="n", pid=1, engines=1, workers=1)
-    first = root / "first.parquet"
-    for number, shard in enumerate(inputs):
-        if number < 8:
-            write_rows(first, [made_row(number, i, samples) for i in range(samples)], ["p"], SCORES)
-        paths.sidecar(shard.name).write_bytes(first.read_bytes())
-        paths.marker(shard.name).write_text("unread")
-        counts = {"captioned": samples, "filtered": 0, "rejected": 0, "failed": 0}
-        log.write("published", shard=shard.name, counts=counts, won=True)
-    log.close()
-    first.unlink()
-    return paths
-
-
-SCORES = ("watermark_score",)
-
-
-def made_row(shard: int, i: int, samples: int) -> dict[str, Any]:
-    return {
-        "key": f"s{shard}_{i:04d}",
-        "index": i,
-        "status": "captioned",
-        "reason": "",
-        "caption": "word " * (i % 9 + 1),
-        "caption_original": "old",
-        "finish_reason": "stop",
-        "tokens": i % 9 + 1,
-        "flags": "truncated" if i % 10 == 0 else "",
-        "watermark_score": (shard * samples + i) / 100 % 1.0,
-        "width": 10,
-        "height": 10,
-        "tries": 1,
-        "strikes": 0,
-        "attempt": "a",
-        "attempts": "",
-    }
-
-
-def count(page: Page) -> int:
-    return int(page.inner_text("#count").split(" of ")[0].replace(",", ""))
 
 
 def cleared(page: Page, everything: int) -> None:
@@ -376,95 +281,6 @@ def test_screenshot(two: Two, chromium: Browser, tmp_path: Path) -> None:
     small.save(target, optimize=True)
     assert len(image.convert("L").getcolors() or []) > 20
     assert target.stat().st_size < 300_000
-
-
-def test_ten_thousand_shards(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", 10_000, 20)
-    before = time.monotonic()
-    said = reported("run", "-o", "page.html", cwd=tmp_path)
-    assert time.monotonic() - before < 5
-    assert "2,000 of 10,000 shards" in said
-    seen = data_of(tmp_path / "page.html")
-    assert seen["runs"][0]["samples"]["captioned"] == 200_000
-    assert seen["runs"][0]["basis"]["shards"] == 2000
-    assert not seen["runs"][0]["basis"]["exact"]
-    assert len(seen["gallery"]) == 240
-    assert sum(item["cells"][0]["flags"] == ["truncated"] for item in seen["gallery"]) >= 100
-    assert (tmp_path / "page.html").stat().st_size < 8_000_000
-
-
-def test_fifty_thousand_samples_stay_fluid(tmp_path: Path, chromium: Browser) -> None:
-    make_run(tmp_path / "run", 5, 10_000)
-    reported("run", "--samples", "2000", "-o", "page.html", cwd=tmp_path)
-    assert data_of(tmp_path / "page.html")["runs"][0]["basis"]["exact"]
-    with opened(chromium, tmp_path / "page.html") as page:
-        assert count(page) == 2000
-        before = time.monotonic()
-        page.fill("[name=text]", "word word word")
-        page.select_option("[name=flag]", "any")
-        page.select_option("[name=order]", "-length")
-        assert 0 < count(page) < 2000
-        assert time.monotonic() - before < 2
-
-
-class Deadly(str):
-    """A key that ends the process which receives it, as a decoder with a fault would."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (9,)
-
-
-def test_a_picture_that_ends_its_process_is_alone_lost(tmp_path: Path) -> None:
-    samples = draw_samples(3, 1, side=96, plain=True)
-    shard = write_shard(tmp_path / "a.tar", samples)
-    keys = (samples[0].key, Deadly(samples[1].key), samples[2].key)
-    wanted = Wanted(str(shard), keys, ("jpg", "jpeg", "png", "webp"), Rules())
-    (made,) = copies([wanted], 30.0, 256, lambda done: None)
-    assert [bool(copy.content) for copy in made] == [True, False, True]
-    assert "died" in made[1].reason
-
-
-@pytest.mark.parametrize("remote", [False, True])
-def test_captions_mode_shows_the_source(one_shard: Path, tmp_path: Path, *, remote: bool) -> None:
-    packed = tmp_path / "set/00000.tar.gz"
-    packed.parent.mkdir()
-    packed.write_bytes(gzip.compress(one_shard.read_bytes()))
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/set/00000.tar.gz" if remote else str(packed)
-        words = [f"data.shards={url}", "engine=fake", "output.mode=captions", "output.dir=run"]
-        launched(*words, cwd=tmp_path)
-        reported("run", "-o", "page.html", cwd=tmp_path)
-        seen = data_of(tmp_path / "page.html")["gallery"]
-        if remote:
-            assert all("--fetch" in item["why"] for item in seen)
-            reported("run", "-o", "page.html", "--fetch", cwd=tmp_path)
-            seen = data_of(tmp_path / "page.html")["gallery"]
-        server.shutdown()
-    assert len(seen) == 6
-    assert all(item["picture"] for item in seen)
-
-
-def test_a_run_that_has_published_nothing(one_shard: Path, tmp_path: Path) -> None:
-    paths = make_run(tmp_path / "run", 2, 3)
-    for path in (*paths.markers.iterdir(), *paths.tasks.iterdir()):
-        path.unlink()
-    reported("run", "-o", "page.html", cwd=tmp_path)
-    assert data_of(tmp_path / "page.html")["gallery"] == []
-
-
-def test_damage_does_not_break_it(tmp_path: Path, chromium: Browser) -> None:
-    paths = make_run(tmp_path / "run", 3, 5)
-    paths.sidecar("000001.tar").write_bytes(b"not parquet")
-    paths.tar("000000.tar").write_bytes(b"no tar" * 500)
-    said = reported("run", "-o", "page.html", cwd=tmp_path)
-    assert "000001.parquet: cannot be read" in said
-    seen = data_of(tmp_path / "page.html")
-    assert seen["runs"][0]["basis"]["unreadable"] == ["000001.tar"]
-    assert len(seen["gallery"]) == 10
-    with opened(chromium, tmp_path / "page.html") as page:
-        assert "000001.tar" in page.locator(".basis").first.inner_text()
 
 
 def test_wrong_use(two: Two, tmp_path: Path) -> None:
