@@ -19,25 +19,31 @@ from recaption.tiny.scenes import caption_short, draw_scene, encode
 
 SHARDS = 4
 SAMPLES = 64
-USAGE = "usage: python -m recaption.demo [FOLDER]   (default: demo)"
+USAGE = """\
+usage: python -m recaption.demo [FOLDER] [KEY=VALUE …]
+
+  FOLDER     where shards and captions go (default: demo)
+  KEY=VALUE  the launcher's keys, such as watermark=onnx watermark.path=MODEL.onnx"""
 OLD = "untitled picture"
 
 
 def main(arguments: list[str]) -> int:
     """Draw, launch, and show; the second time nothing is left to do but to show."""
-    if len(arguments) > 1 or any(a.startswith("-") for a in arguments):
-        if arguments in (["-h"], ["--help"]):
-            print(USAGE)
-            return 0
+    if arguments in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
+    given = [a for a in arguments if "=" in a]
+    places = [a for a in arguments if "=" not in a]
+    if len(places) > 1 or any(a.startswith("-") for a in places):
         raise UserError(USAGE)
-    folder = Path(arguments[0] if arguments else "demo").absolute()
+    folder = Path(places[0] if places else "demo").absolute()
     truth = draw_shards(folder / "shards")
     output = folder / "recaptioned"
     words = [
         f"data.shards={folder / 'shards' / f'{{00000..{SHARDS - 1:05d}}}.tar'}",
         f"output.dir={output}",
     ]
-    code = launch.main([*words, "sampling.max_tokens=48"])
+    code = launch.main([*words, "sampling.max_tokens=48", *given])
     _show(output, truth)
     return code
 
@@ -82,6 +88,8 @@ def _show(output: Path, truth: dict[str, str]) -> None:
         rows = read_rows(paths.sidecar(shard.name))
         right = sum(row["caption"] == truth[row["key"]] for row in rows)
         example = f"{rows[0]['key']}: {rows[0]['caption']}"
+        if rows[0]["watermark_score"] is not None:
+            example += f" (watermark {rows[0]['watermark_score']:.2f})"
         print(f"{shard.name:12} {len(rows):7} {counts['captioned']:9} {right:8}   {example}")
     print(f"\nshards with captions  {paths.root}/*.tar")
     print(f"one row per sample    {paths.markers}/*.parquet")

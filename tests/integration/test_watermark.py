@@ -249,3 +249,15 @@ def check_members(shard: dict[str, Members], found: dict[str, Any], mode: str) -
         for column in ("watermark_score", "calm_score"):
             wanted = -1.0 if row[column] is None else row[column]
             assert fields[column] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_demo_can_score(tmp_path: Path) -> None:
+    model = train(tmp_path / "watermark.onnx")
+    words = ("demo", FAKE, "watermark=onnx", f"watermark.path={model}")
+    result = launch(*words, cwd=tmp_path, module="demo")
+    assert result.returncode == 0, result
+    assert "(watermark 0." in result.stdout
+    run = tmp_path / "demo/recaptioned"
+    scores = [row["watermark_score"] for name in markers(run) for row in rows(run, name)]
+    assert len(scores) == 256
+    assert sum(score < 0.5 for score in scores) > 230, "the demo's pictures bear no text"
