@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from recaption import card, publish
+from recaption.arguments import parse
 from recaption.config.schema import FLAGS
 from recaption.derive import make_run, parent_record, take_over
-from recaption.errors import RecaptionError, UserError, bad_choice, bad_value
+from recaption.errors import RecaptionError, UserError, bad_value
 from recaption.filter.where import Value, Where
 from recaption.run import rows as sidecars
 from recaption.run.digest import sha256_of
@@ -199,26 +200,8 @@ def _report(paths: RunPaths, run: Run, todo: int, changed: int) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[str, str, str]:
-    given: dict[str, str] = {}
-    roots = []
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        name = "-o" if name == "--output" else name
-        if name in ("--where", "-o"):
-            if name in given:
-                raise UserError(f"{name}: given twice")
-            following = value if equals else next(rest, None)
-            if not following:
-                raise UserError(f"{name}: needs a value")
-            given[name] = following
-        elif argument.startswith("-"):
-            raise bad_choice("option", argument, ["--help", "--where", "-o"])
-        else:
-            roots.append(argument)
-    if len(roots) != 1:
-        raise UserError(f"filter: needs one run directory, given: {', '.join(roots) or 'none'}")
+    root, given, _ = parse("filter", arguments, ["--where"])
     for name, what in (("--where", "an expression"), ("-o", "a directory for the new run")):
         if name not in given:
             raise UserError(f"{name}: needed, {what} (see --help)")
-    return roots[0], given["--where"], given["-o"]
+    return root, given["--where"], given["-o"]

@@ -15,8 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from recaption import card
+from recaption.arguments import parse
 from recaption.derive import make_run, parent_record
-from recaption.errors import UserError, bad_choice, bad_value
+from recaption.errors import UserError, bad_value
 from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import rows as sidecars
 from recaption.run.identity import fingerprint
@@ -25,6 +26,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import scan
 from recaption.run.tasklog import TaskLog
+from recaption.terminal import is_live
 from recaption.versions import versions
 
 PROCESSES = 8
@@ -100,7 +102,7 @@ def joined(parent: RunPaths, run: Run) -> Run:
 def _each(job: partial[Joined], shards: Sequence[InputShard]) -> Iterator[Joined]:
     """Results in order, with a bar on a terminal."""
     processes = min(PROCESSES, len(os.sched_getaffinity(0)))
-    bar = tqdm(total=len(shards), unit="shard", disable=not sys.stderr.isatty(), leave=False)
+    bar = tqdm(total=len(shards), unit="shard", disable=not is_live(sys.stderr), leave=False)
     with bar:
         if len(shards) <= FEW or processes == 1:
             for shard in shards:
@@ -135,29 +137,7 @@ def root_of(run: Run) -> str:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[str, str, str | None, bool]:
-    known = ["--help", "--spool", "--allow-pipe", "-o"]
-    given: dict[str, str] = {}
-    roots = []
-    allow_pipe = False
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        name = "-o" if name == "--output" else name
-        if name in ("--spool", "-o"):
-            if name in given:
-                raise UserError(f"{name}: given twice")
-            following = value if equals else next(rest, None)
-            if not following:
-                raise UserError(f"{name}: needs a value")
-            given[name] = following
-        elif argument == "--allow-pipe":
-            allow_pipe = True
-        elif argument.startswith("-"):
-            raise bad_choice("option", argument, known)
-        else:
-            roots.append(argument)
-    if len(roots) != 1:
-        raise UserError(f"join: needs one run directory, given: {', '.join(roots) or 'none'}")
+    root, given, flags = parse("join", arguments, ["--spool"], ["--allow-pipe"])
     if "-o" not in given:
         raise UserError("-o: needed, a directory for the full shards (see --help)")
-    return roots[0], given["-o"], given.get("--spool"), allow_pipe
+    return root, given["-o"], given.get("--spool"), "--allow-pipe" in flags

@@ -19,6 +19,7 @@ from recaption.report.page import page
 from recaption.report.source import Column, Source, columns_of, in_order, open_source
 from recaption.report.statistics import Statistics, read_statistics
 from recaption.report.summary import column_summary, run_summary
+from recaption.terminal import is_live
 
 SAMPLES = 240
 MOST_SAMPLES = 5000
@@ -119,7 +120,7 @@ def _gallery(
 ) -> tuple[list[dict[str, Any]], int]:
     """The gallery's items as JSON, and among how many samples they were chosen."""
     chosen = choose([f.candidates for f in found], options.samples)
-    progress = sys.stderr.isatty()
+    progress = is_live(sys.stderr)
 
     def tell(done: int) -> None:
         if progress:

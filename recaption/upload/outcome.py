@@ -11,6 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from recaption.errors import RecaptionError
+from recaption.terminal import is_live
 
 T = TypeVar("T")
 RETRIES = 3
@@ -40,7 +41,7 @@ class Outcome:
 
 def bar(total: int) -> tqdm:  # type: ignore[type-arg]
     """Progress by shards, on a terminal only."""
-    return tqdm(total=total, unit="shard", disable=not sys.stderr.isatty(), leave=False)
+    return tqdm(total=total, unit="shard", disable=not is_live(sys.stderr), leave=False)
 
 
 def tried(action: Callable[[], T], final: Callable[[BaseException], str]) -> T:
