@@ -45,8 +45,8 @@ def run(folder: Path, out: Path, words: list[str]) -> None:
         where = [f"data.shards={folder}/*.tar", f"output.dir={name}/run"]
         command = [sys.executable, "-m", "recaption.launch", *where, *words]
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-            for log in Path(name, "run/.recaption/logs").iterdir():
-                print(log.name, log.read_text()[-4000:], sep="\n")
+            for log in Path(name, "run/.recaption/logs").glob("**/*.log"):
+                print(log.name, log.read_text(errors="replace")[-4000:], sep="\n")
             raise SystemExit("the run failed")
         captions = {}
         for tar in sorted(Path(name, "run").glob("*.tar")):

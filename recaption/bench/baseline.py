@@ -68,8 +68,8 @@ class Saver:
 
 
 def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any]:
-    """Caption `most` samples, in whole batches; returns images, seconds after the engine's start,
-    and tokens.
+    """Caption `most` samples, in whole batches; returns images, seconds and tokens after the first
+    batch, which waits for the readers to fill their queues.
 
     Workers share the shards out, so that there should be as many shards as WORKERS.
     """
@@ -79,14 +79,21 @@ def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any
     prompt = renderer.template(Question(spec.prompts[0].name, None, spec.prompts[0].text))
     model = whole_model(spec, max(1, len(visible_gpus())))
     saver = Saver(folder)
-    images = tokens = 0
-    started = time.monotonic()
-    for batch in samples(shards):
+
+    def caption(batch: list[Any]) -> int:
         pictures = [PIL.Image.open(io.BytesIO(png)).convert("RGB") for _, png in batch]
         answers = model(prompt, pictures)
-        for (name, _), picture, (text, count) in zip(batch, pictures, answers, strict=True):
+        for (name, _), picture, (text, _) in zip(batch, pictures, answers, strict=True):
             saver.queue.put((name, picture, text))
-            images, tokens = images + 1, tokens + count
+        return sum(count for _, count in answers)
+
+    batches = samples(shards)
+    caption(next(batches))
+    images = tokens = 0
+    started = time.monotonic()
+    for batch in batches:
+        tokens += caption(batch)
+        images += len(batch)
         if images >= most:
             break
     saver.close()

@@ -160,6 +160,10 @@ def _baseline(spec: Spec, shards: Sequence[str], out: Path, images: int) -> Meas
     if ended.returncode:
         raise TaskError(f"bench: the baseline ended with exit code {ended.returncode}")
     figures = json.loads(ended.stdout.strip().splitlines()[-1])
+    if not figures["images"]:
+        raise TaskError(
+            f"bench: {len(shards)} shards make one batch, which the baseline does not count"
+        )
     return Measured(figures["images"], figures["seconds"], figures["tokens"], {})
 
 
