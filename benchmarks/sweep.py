@@ -4,9 +4,9 @@
 
 Beside the launcher's keys a setting may have `size=640x480`, `images=1000`, `parts=engine` (of engine,
 pipeline and baseline, joined by commas) and environment variables in upper case. Engines start
-together, `--at-once` of them on the GPU that they share, and are measured one after another while the
-others are idle: starting takes longer than measuring. So that they fit, and do not count each other's
-memory as their own, give each `model.engine.kv_cache_memory_bytes=…` and a small
+together, `--at-once` of them on the GPU that they share, and are measured in the order given, each while
+the others are idle: starting takes longer than measuring. So that they fit, and do not count each
+other's memory as their own, give each `model.engine.kv_cache_memory_bytes=…` and a small
 `engine.gpu_memory_utilization`.
 """
 
@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import tempfile
 import threading
-from multiprocessing.synchronize import Barrier, Lock
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ PATIENCE = 300
 SHARDS = 8
 
 
-def measure(name: str, words: list[str], folder: Path, lines: str, barrier: Any, lock: Any) -> None:
+def measure(name: str, words: list[str], folder: Path, lines: str, barrier: Any, turn: Any) -> None:
     """One setting, in a process of its own; appends its figures to the file `lines`."""
     given = dict(word.split("=", 1) for word in words)
     os.environ.update({key: value for key, value in given.items() if key.isupper()})
@@ -51,7 +51,8 @@ def measure(name: str, words: list[str], folder: Path, lines: str, barrier: Any,
         folder / "in", shards=SHARDS, samples=images // SHARDS, size=(width, height)
     )
     where = [f"data.shards=[{','.join(map(str, shards))}]"]
-    config = to_config(compose_config(overrides.prepare([*where, *COMMON, *keys])))
+    common = [word for word in COMMON if word.split("=")[0] not in given]
+    config = to_config(compose_config(overrides.prepare([*where, *common, *keys])))
     try:
         ours = Ours(config, [config.prompt], folder / "out")
     except BaseException:
@@ -61,8 +62,8 @@ def measure(name: str, words: list[str], folder: Path, lines: str, barrier: Any,
         barrier.wait(PATIENCE)
     except threading.BrokenBarrierError:
         print(f"{name}: measured without waiting for the others", flush=True)
-    with lock:
-        result = figures_of(ours, own["parts"].split(","), images, (width, height), images // 3)
+    turn.wait()
+    result = figures_of(ours, own["parts"].split(","), images, (width, height), images // 3)
     result |= {"name": name, **own}
     print(json.dumps(result), flush=True)
     with open(lines, "a") as file:
@@ -80,15 +81,16 @@ def main() -> None:
         for start in range(0, len(options.settings), options.at_once):
             group = options.settings[start : start + options.at_once]
             barrier: Barrier = spawn.Barrier(len(group))
-            lock: Lock = spawn.Lock()
+            turns = [spawn.Event() for _ in group]
             processes = []
-            for setting in group:
+            for setting, turn in zip(group, turns, strict=True):
                 name, _, words = setting.partition(":")
-                arguments = (name, words.split(), Path(scratch, name), options.json, barrier, lock)
+                arguments = (name, words.split(), Path(scratch, name), options.json, barrier, turn)
                 processes.append(spawn.Process(target=measure, args=arguments))
             for process in processes:
                 process.start()
-            for process in processes:
+            for process, turn in zip(processes, turns, strict=True):
+                turn.set()
                 process.join()
 
 
