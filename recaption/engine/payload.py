@@ -6,7 +6,9 @@ first, each starting at a multiple of 64 bytes.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import pickle
 import struct
 import sys
@@ -20,22 +22,24 @@ class TooSmall(Exception):
     """The region does not hold the payload; args[0] is the number of bytes it needs."""
 
 
-def pack(payload: Any, region: memoryview) -> int:
-    """Write `payload` into `region`; return the bytes used or raise TooSmall."""
+def pack(payload: Any, file: int, offset: int, room: int) -> int:
+    """Write `payload` at `offset` of an open file; return the bytes used.
+
+    Raises TooSmall where it needs more than `room` bytes. It is written without a mapping, so that
+    memory which all workers share does not grow into each one's resident set.
+    """
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     _Pickler(stream, 5, buffer_callback=buffers.append).dump(payload)
     parts = [stream.getbuffer(), *(b.raw() for b in buffers)]
     header = struct.pack(f"<{len(parts) + 1}Q", len(parts), *(p.nbytes for p in parts))
-    places, end = [], _aligned(len(header))
-    for part in parts:
-        places.append(end)
-        end = _aligned(end + part.nbytes)
-    if end > region.nbytes:
+    whole: list[bytes | memoryview] = [header, *parts]
+    pieces = [piece for part in whole for piece in (part, bytes(-len(part) % ALIGN))]
+    end = sum(map(len, pieces))
+    if end > room:
         raise TooSmall(end)
-    region[: len(header)] = header
-    for place, part in zip(places, parts, strict=True):
-        region[place : place + part.nbytes] = part
+    if os.pwritev(file, pieces, offset) != end:
+        raise OSError(errno.ENOSPC, "the shared memory of prepared pictures is cut short")
     return end
 
 

@@ -25,6 +25,7 @@ from vllm.renderers.params import ChatParams
 from vllm.renderers.registry import renderer_from_config
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from recaption.engine.base import Caption, Device, Question, Spec
 from recaption.errors import SampleError
@@ -36,6 +37,9 @@ except ImportError:  # up to 0.26
 
 MARK = "RECAPTION-PROMPT-TEXT"
 CPU_KV_BYTES = 64 << 20
+CPU_BLOCK = (
+    32  # tokens; in vLLM's 128 a short prompt fills none, and prompts of a picture share none
+)
 TEXTS = 64  # kept rendered
 
 
@@ -64,6 +68,9 @@ def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
     }
     if current_platform.is_cpu():
         arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
+        arguments["block_size"] = CPU_BLOCK
+        if tensor_parallel == 1:  # vLLM's choice has the core spin, on a CPU that the model needs
+            arguments["distributed_executor_backend"] = UniProcExecutor
     return AsyncEngineArgs(**(arguments | model.engine))
 
 

@@ -1,6 +1,6 @@
 """Shared memory of a fixed size for prepared pictures: the bound on what waits for engines.
 
-An anonymous memory file: other processes of the task map it as /proc/PID/fd/N, and the kernel
+An anonymous memory file: other processes of the task open it as /proc/PID/fd/N, and the kernel
 frees it with the last of them, so nothing is left behind by a kill.
 """
 

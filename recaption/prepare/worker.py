@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import os
 import resource
 import signal
@@ -128,8 +127,7 @@ class Preparer:
         self.prompts = {p.name: p for p in spec.prompts}
         self.renderer = renderer
         self.scorers = scorers
-        with open(arena, "r+b") as file:
-            self.region = memoryview(mmap.mmap(file.fileno(), 0))
+        self.arena = os.open(arena, os.O_RDWR | os.O_CLOEXEC)
         self.files: OrderedDict[int, BinaryIO] = OrderedDict()
 
     def prepare_all(self, chunk: Sequence[Descriptor]) -> list[Prepared]:
@@ -199,7 +197,7 @@ class Preparer:
         assert one.rgb is not None
         questions = self._questions(d, Reader(self._file(d)))
         payload = self.renderer.render(one.rgb, d.picture, questions)
-        length = pack(payload, self.region[d.offset : d.offset + d.size])
+        length = pack(payload, self.arena, d.offset, d.size)
         one.result = Prepared(d.number, length=length, facts=one.facts)
 
     def _questions(self, d: Descriptor, reader: Reader) -> list[Question]:

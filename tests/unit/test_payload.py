@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,18 +34,28 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@given(st.dictionaries(st.text(), tensors() | st.binary() | st.integers()))
-def test_what_goes_in_comes_out(payload: dict[str, Any]) -> None:
-    region = memoryview(bytearray(1 << 16))
-    used = pack(payload, region)
-    again = unpack(region[:used])
-    region[:] = bytes(len(region))  # the engine's copy is its own
+@pytest.fixture(scope="module")
+def memory() -> Iterator[int]:
+    file = os.memfd_create("payloads")
+    os.ftruncate(file, 1 << 17)
+    yield file
+    os.close(file)
+
+
+@given(st.dictionaries(st.text(), tensors() | st.binary() | st.integers()), st.integers(0, 8))
+def test_what_goes_in_comes_out(memory: int, payload: dict[str, Any], page: int) -> None:
+    offset = 4096 * page
+    used = pack(payload, memory, offset, 1 << 16)
+    with mmap.mmap(memory, 1 << 17) as region:
+        with memoryview(region)[offset : offset + used] as view:
+            again = unpack(view)
+        os.pwrite(memory, bytes(1 << 17), 0)  # the engine's copy is its own
     assert same(payload, again)
 
 
-def test_a_region_that_is_too_small_says_what_it_needs() -> None:
+def test_a_region_that_is_too_small_says_what_it_needs(memory: int) -> None:
     payload = {"pixels": torch.zeros(1000)}
     with pytest.raises(TooSmall) as refused:
-        pack(payload, memoryview(bytearray(512)))
+        pack(payload, memory, 0, 512)
     needed = refused.value.args[0]
-    assert pack(payload, memoryview(bytearray(needed))) == needed
+    assert pack(payload, memory, 0, needed) == needed
