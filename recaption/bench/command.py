@@ -64,7 +64,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--for-gpus", type=int, default=64, help="projection: GPUs (%(default)s)")
     add("--json", help="write the figures to this file, too")
     add("--folder", help="keep shards and output here; default: a temporary folder")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     options.parts = options.parts.split(",")
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -104,6 +104,10 @@ def figures_of(
     with ours:
         if "engine" in parts:
             result["engine"] = _figures("engine", ours.measure_engines(images))
+            if config.sampling.seed is not None and config.sampling.temperature > 0:
+                unseeded = ours.measure_engines(images, seeded=False)
+                result["unseeded"] = _figures("unseeded", unseeded)
+                result["engine/unseeded"] = result["engine"]["rate"] / unseeded.rate
         if "pipeline" in parts:
             result["pipeline"] = _figures("pipeline", ours.measure_pipeline())
     if "baseline" in parts and config.engine.kind == "vllm":
@@ -169,14 +173,20 @@ def _baseline(spec: Spec, shards: Sequence[str], out: Path, images: int) -> Meas
 
 def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
     lines = [f"{'part':12} {'images/s':>9} {'tokens/s':>9} {'images':>8} {'seconds':>8}"]
-    for part in ("engine", "pipeline", "baseline"):
+    for part in ("engine", "unseeded", "pipeline", "baseline"):
         if part in result:
             f = result[part]
             lines.append(
                 f"{part:12} {f['rate']:9.2f} {f['tokens_per_second']:9.0f} {f['images']:8} "
                 f"{f['seconds']:8.1f}"
             )
-    for name in ("roofline", "engine/roofline", "pipeline/engine", "pipeline/baseline"):
+    for name in (
+        "engine/unseeded",
+        "roofline",
+        "engine/roofline",
+        "pipeline/engine",
+        "pipeline/baseline",
+    ):
         if name in result:
             lines.append(f"{name:20} {result[name]:.3f}")
     lines.append(f"{'device':20} {result['device']}")

@@ -116,8 +116,11 @@ class Ours:
     ) -> None:
         self.pipeline.close()
 
-    def measure_engines(self, images: int) -> Measured:
-        """The engines on inputs that are all there beforehand, a window of them in flight."""
+    def measure_engines(self, images: int, *, seeded: bool = True) -> Measured:
+        """The engines on inputs that are all there beforehand, a window of them in flight.
+
+        With the run's seeds, if it has any, unless `seeded` is false.
+        """
         works = self._prepared()
         places = [(cast(int, w.offset), w.length) for w in works]
         handles = self.pipeline.engines.handles
@@ -127,7 +130,7 @@ class Ours:
         for count in (warm, share):
             results = []
             for handle in handles:
-                handle.connection.send(("replay", places, count))
+                handle.connection.send(("replay", places, count, seeded))
             self._until(lambda: len(results) == len(handles), results)  # noqa: B023 - ends in here
         for work in works:
             self.pipeline.preparation.release(work)

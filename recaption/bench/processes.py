@@ -11,15 +11,16 @@ from collections.abc import Callable
 import psutil
 
 INTERVAL = 0.5  # seconds
-LEAST = 20  # samples that a slope needs
+WINDOWS = 10  # a line goes through the lowest of each
+LEAST = 2  # samples in each
 
 
 class Watch:
     """Samples this process and all its descendants at once, and then every INTERVAL.
 
     `peak` is the most proportional memory (PSS, bytes) of all together; `cpu` the CPU seconds of each
-    role since the first sample. `roles` names the processes
-    that it knows by their pids; a descendant of one is "NAME's child".
+    role since the first sample. `roles` names the processes that it knows by their pids; a descendant
+    of one is "NAME's child".
     """
 
     def __init__(self, roles: Callable[[], dict[int, str]]) -> None:
@@ -42,14 +43,18 @@ class Watch:
     def growth(self, since: float) -> dict[str, float]:
         """Bytes/s by which the resident memory grew, by role: the fastest process of each.
 
-        A straight line through the second half of the time from `since` (monotonic) on.
+        A straight line through the lowest value in each tenth of the second half of the time from
+        `since` (monotonic) on: what a process holds for pictures in flight comes and goes.
         """
         found: dict[str, float] = {}
         middle = (since + time.monotonic()) / 2
         for (role, _), samples in list(self.samples.items()):
             late = [s for s in samples if s[0] >= middle]
-            if len(late) >= LEAST:
-                found[role] = max(found.get(role, float("-inf")), _slope(late))
+            size = len(late) // WINDOWS
+            if size >= LEAST:
+                windows = [late[n * size : (n + 1) * size] for n in range(WINDOWS)]
+                lowest = [min(window, key=lambda s: s[1]) for window in windows]
+                found[role] = max(found.get(role, float("-inf")), _slope(lowest))
         return found
 
     def _sample(self) -> None:

@@ -81,8 +81,11 @@ class Engine(Protocol):
     async def generate(self, payload: Any, request: str) -> list[Caption]:
         """One caption per question of the payload."""
 
-    def as_another(self, payload: Any, picture: str) -> Any:
-        """The payload as if it were another picture's, for measurements that replay it."""
+    def as_another(self, payload: Any, picture: str, seeded: bool) -> Any:
+        """The payload as if it were another picture's, for measurements that replay it.
+
+        Where it has seeds, they are dropped unless `seeded`.
+        """
 
     async def stop(self) -> None:
         """Release devices and processes."""

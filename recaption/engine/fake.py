@@ -61,7 +61,7 @@ class FakeEngine:
                 os.write(self.record, f"{caption.text}\n".encode())
         return [self._changed(caption) for caption in captions]
 
-    def as_another(self, payload: Any, picture: str) -> Any:
+    def as_another(self, payload: Any, picture: str, seeded: bool) -> Any:
         return payload
 
     async def stop(self) -> None:

@@ -1,6 +1,6 @@
 """An engine's process: jobs come in on a pipe, captions go out; asyncio lives only in here.
 
-Messages in: ("jobs", [(id, offset, length)]), ("replay", [(offset, length)], count), ("stop",).
+Messages in: ("jobs", [(id, offset, length)]), ("replay", [(offset, length)], count, seeded), ("stop",).
 Messages out, in lists: ("ready", facts), ("taken", id), ("done", id, [Caption]),
 ("error", id, reason), ("replayed", seconds, tokens), ("fatal", reason).
 """
@@ -138,7 +138,7 @@ class _Server:
             return
         self._say("done", number, captions)
 
-    async def _replay(self, places: list[tuple[int, int]], count: int) -> None:
+    async def _replay(self, places: list[tuple[int, int]], count: int, seeded: bool) -> None:
         """Measure the engine alone: `count` requests over inputs that are all there beforehand."""
         payloads = [unpack(self.region[offset : offset + length]) for offset, length in places]
         numbers = iter(range(count))
@@ -147,7 +147,8 @@ class _Server:
         async def lane() -> None:
             nonlocal tokens
             for n in numbers:
-                payload = self.engine.as_another(payloads[n % len(payloads)], f"replay/{n}")
+                again = payloads[n % len(payloads)]
+                payload = self.engine.as_another(again, f"replay/{n}", seeded)
                 captions = await self.engine.generate(payload, f"replay-{n}")
                 tokens += sum(caption.tokens for caption in captions)
 

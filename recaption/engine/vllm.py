@@ -257,9 +257,13 @@ class VllmEngine:
         )
         return list(await asyncio.gather(*answers))
 
-    def as_another(self, payload: Any, picture: str) -> Any:
+    def as_another(self, payload: Any, picture: str, seeded: bool) -> Any:
         return [
-            ({**rendered, "mm_hashes": {"image": [picture]}}, seed, temperature)
+            (
+                {**rendered, "mm_hashes": {"image": [picture]}},
+                seed if seeded else None,
+                temperature,
+            )
             for rendered, seed, temperature in payload
         ]
 

@@ -30,6 +30,16 @@ def test_engine_and_pipeline(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["figures.json"], "nothing else is left"
 
 
+def test_what_seeds_cost(tmp_path: Path) -> None:
+    seeds = ("sampling.temperature=0.5", "sampling.seed=1", "--parts", "engine")
+    result = launch(*WORDS, *seeds, "--json", "figures.json", cwd=tmp_path, module="bench")
+    assert result.returncode == 0, result
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    share = figures["engine"]["rate"] / figures["unseeded"]["rate"]
+    assert figures["engine/unseeded"] == pytest.approx(share)
+    assert "engine/unseeded" in result.stdout
+
+
 def test_wrong_use(tmp_path: Path) -> None:
     refused(launch(*WORDS, "--parts", "motor", cwd=tmp_path, module="bench"), "motor", "pipeline")
     refused(launch("engine=fake", "--size", "64", cwd=tmp_path, module="bench"), "64", "640x480")
