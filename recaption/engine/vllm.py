@@ -37,9 +37,7 @@ except ImportError:  # up to 0.26
 
 MARK = "RECAPTION-PROMPT-TEXT"
 CPU_KV_BYTES = 64 << 20
-CPU_BLOCK = (
-    32  # tokens; in vLLM's 128 a short prompt fills none, and prompts of a picture share none
-)
+CPU_BLOCK = 32  # tokens; a short prompt fills none of vLLM's 128, and prompts share only full ones
 TEXTS = 64  # kept rendered
 
 
