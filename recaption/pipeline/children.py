@@ -26,7 +26,7 @@ from recaption.prepare.worker import READY
 CONTEXT = multiprocessing.get_context("forkserver")
 DEATHS_IN_A_ROW = 20
 # Pillow and the C library keep what a picture took for the next one, within these bounds (blocks of
-# 16 MB, bytes): a quarter of the time of preparing one.
+# 16 MB, bytes): a quarter of the time of preparing one. The environment's own settings win.
 MEMORY = {
     "PILLOW_BLOCKS_MAX": "4",
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
@@ -43,7 +43,7 @@ def set_up(spec: Spec) -> None:
             TASK: str(os.getpid()),
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
-            **MEMORY,
+            **{name: os.environ.get(name, value) for name, value in MEMORY.items()},
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
         }
