@@ -20,6 +20,7 @@ import PIL.Image
 import vllm
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from vllm.model_executor.models.idefics3 import Idefics3ProcessingInfo
 from vllm.platforms import current_platform
 from vllm.renderers.params import ChatParams
 from vllm.renderers.registry import renderer_from_config
@@ -39,6 +40,16 @@ MARK = "RECAPTION-PROMPT-TEXT"
 CPU_KV_BYTES = 64 << 20
 CPU_BLOCK = 32  # tokens; a short prompt fills none of vLLM's 128, and prompts share only full ones
 TEXTS = 64  # kept rendered
+
+_patches_of = Idefics3ProcessingInfo.get_num_patches
+
+
+def _at_least_one_patch(info: Idefics3ProcessingInfo, **picture: Any) -> int:
+    """vLLM 0.25 counts none for a picture that is not split, drops its pixels, and its core dies."""
+    return max(1, int(_patches_of(info, **picture)))
+
+
+Idefics3ProcessingInfo.get_num_patches = _at_least_one_patch
 
 
 def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
