@@ -69,7 +69,8 @@ class _Progress:
         self.bar.n = marked
         self.bar.set_postfix_str(text)
         line = f"{marked} of {self.shards} shards, {text}"
-        ends = marked == self.shards and not self.said_end
+        over = marked == self.shards and all(t.stop for t in tasks)  # with their last reports
+        ends = over and not self.said_end
         due = not self.said_end and (before - self.last_line >= LINE_SECONDS or ends)
         if not self.live and due and line != self.last_text:
             print(line, file=sys.stderr, flush=True)

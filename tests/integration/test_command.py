@@ -108,5 +108,5 @@ def test_a_run_in_the_background(tmp_path: Path) -> None:
 def test_lines_of_progress_go_where_no_terminal_is(one_shard: Path, tmp_path: Path) -> None:
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
     result = launch(*words, cwd=tmp_path)
-    assert "1 of 1 shards" in result.stderr
+    assert "1 of 1 shards, 6 captions in" in result.stderr
     assert "\r" not in result.stderr
