@@ -12,7 +12,7 @@ import pytest
 def test_a_picture_that_is_not_split_keeps_its_pixels(
     monkeypatch: pytest.MonkeyPatch, counted: int, patches: int
 ) -> None:
-    """vLLM 0.25 cuts pixel values by this count, and 0.25 says 0."""
+    """vLLM 0.25 cuts the pixel values by this count, which is 0 there."""
     from vllm.model_executor.models.idefics3 import Idefics3ProcessingInfo
 
     import recaption.engine.vllm as adapter
