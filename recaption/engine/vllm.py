@@ -77,7 +77,7 @@ def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
     }
     if current_platform.is_cpu():
         arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
-        arguments["block_size"] = CPU_BLOCK
+        arguments |= {"block_size": CPU_BLOCK, "skip_mm_profiling": True}  # memory is given anyway
         if tensor_parallel == 1:  # vLLM's choice has the core spin, on a CPU that the model needs
             arguments["distributed_executor_backend"] = UniProcExecutor
     return AsyncEngineArgs(**(arguments | model.engine))
