@@ -27,7 +27,7 @@ def follow(
         running = True
         while running:
             running = alive()
-            progress.show(paths, run, names, submission)
+            progress.show(paths, run, names, submission, last=not running)
             if running:
                 time.sleep(progress.interval)
     return scan(paths, run)
@@ -41,7 +41,6 @@ class _Progress:
         self.started = time.monotonic()
         self.last_line = float("-inf")
         self.last_text = ""
-        self.said_end = False
         self.bar = tqdm(total=shards, unit="shard", disable=not self.live, leave=False)
 
     def __enter__(self) -> _Progress:
@@ -55,7 +54,7 @@ class _Progress:
     ) -> None:
         self.bar.close()
 
-    def show(self, paths: RunPaths, run: Run, names: set[str], submission: int) -> None:
+    def show(self, paths: RunPaths, run: Run, names: set[str], submission: int, last: bool) -> None:
         before = time.monotonic()
         marked = len(paths.marked() & names)
         tasks = [t for t in scan(paths, run).tasks if t.submission == submission]
@@ -69,10 +68,9 @@ class _Progress:
         self.bar.n = marked
         self.bar.set_postfix_str(text)
         line = f"{marked} of {self.shards} shards, {text}"
-        over = marked == self.shards and all(t.stop for t in tasks)  # with their last reports
-        ends = over and not self.said_end
-        due = not self.said_end and (before - self.last_line >= LINE_SECONDS or ends)
+        ends = last and marked == self.shards
+        due = before - self.last_line >= LINE_SECONDS or ends
         if not self.live and due and line != self.last_text:
             print(line, file=sys.stderr, flush=True)
-            self.last_line, self.last_text, self.said_end = before, line, ends
+            self.last_line, self.last_text = before, line
         self.interval = max(POLL_SECONDS, 10 * (time.monotonic() - before))

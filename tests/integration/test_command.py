@@ -13,6 +13,10 @@ import yaml
 from drawing import write_shards
 from helpers import launch, launched, started, wait_until
 
+from recaption.launch.watch import follow
+from recaption.run.paths import RunPaths
+from recaption.run.record import read_run
+
 HEAVY = "{'vllm', 'torch', 'transformers', 'pyarrow', 'datasets'}"
 
 
@@ -110,3 +114,27 @@ def test_lines_of_progress_go_where_no_terminal_is(one_shard: Path, tmp_path: Pa
     result = launch(*words, cwd=tmp_path)
     assert "1 of 1 shards, 6 captions in" in result.stderr
     assert "\r" not in result.stderr
+
+
+def test_the_last_line_does_not_wait_for_an_attempt_that_was_killed(
+    one_shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a one never reports its end; here every other attempt of the submission has."""
+    launch(f"data.shards={one_shard}", "engine=fake", "output.dir=run", cwd=tmp_path)
+    paths = RunPaths(tmp_path / "run")
+    (log,) = paths.tasks.glob("*.jsonl")
+    start = log.read_text().splitlines(keepends=True)[0]
+    paths.task_log(0, 0, "killed").write_text(start)
+    (marker,) = paths.markers.glob("*.json")
+    answers = iter([True, False])
+
+    def alive() -> bool:
+        running = next(answers)
+        marker.rename(hidden) if running else hidden.rename(marker)
+        return running
+
+    hidden = tmp_path / "marker"
+    follow(paths, read_run(paths), [0], 0, alive)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("0 of 1 shards, ")
+    assert last.startswith("1 of 1 shards, 6 captions in ")
