@@ -8,7 +8,7 @@ import signal
 
 PR_SET_PDEATHSIG = 1
 VARIABLE = "RECAPTION_DIE_WITH_PARENT"
-TASK = "RECAPTION_TASK_PID"  # for recaption.engine.tied
+TASK = "RECAPTION_TASK_PID"  # of the task; in its forkserver and below, of the forkserver
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
@@ -20,6 +20,14 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def die_with_task() -> None:
+    """For a child that a task's forkserver starts, and for that itself; see `TASK`.
+
+    A parent that ended between the fork and this call is noticed, since its pid is from before.
+    """
+    die_with_parent(int(os.environ[TASK]))
 
 
 def guard_group() -> None:

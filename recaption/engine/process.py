@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from recaption.engine.base import Device, Engine, Spec
-from recaption.engine.orphan import VARIABLE, die_with_parent, guard_group
+from recaption.engine.orphan import VARIABLE, die_with_task, guard_group
 from recaption.engine.payload import unpack
 
 
@@ -42,7 +42,7 @@ def main(connection: Connection, spec: Spec, device: Device, arena: str, log: st
     os.setpgid(0, 0)
     guard_group()
     multiprocessing.current_process().daemon = False  # vLLM starts processes of its own
-    die_with_parent()
+    die_with_task()
     os.environ[VARIABLE] = "1"
     if log:
         fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)

@@ -5,7 +5,8 @@ A forkserver looks at its parent's pipe only after its imports, which are vLLM's
 
 import os
 
-from recaption.engine.orphan import TASK, die_with_parent
+from recaption.engine.orphan import TASK, die_with_task
 
 if TASK in os.environ:
-    die_with_parent(int(os.environ[TASK]))
+    die_with_task()
+    os.environ[TASK] = str(os.getpid())

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from recaption import journal, publish
 from recaption.crash import crash_point
-from recaption.engine.orphan import die_with_parent
+from recaption.engine.orphan import die_with_task
 from recaption.errors import DiskFull, InputChanged, ShardError
 from recaption.prepare.worker import READY
 from recaption.run import rows
@@ -78,7 +78,7 @@ class Finished:
 
 def main(connection: Connection, context: Context) -> None:
     """Entry point of the child process: Open or Finish in, their result or an error out."""
-    die_with_parent()
+    die_with_task()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection.send(READY)
     while True:

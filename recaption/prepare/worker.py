@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import PIL.Image
 
 from recaption.engine.base import Question, Renderer, Spec
-from recaption.engine.orphan import die_with_parent
+from recaption.engine.orphan import die_with_task
 from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError
 from recaption.prepare import score
@@ -81,7 +81,7 @@ def preload(spec: Spec) -> Renderer:
 
 def main(connection: Connection, spec: Spec, arena: str, threads: int) -> None:
     """Entry point of the child process: a list of descriptors in, a list of results out."""
-    die_with_parent()
+    die_with_task()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         preparer = Preparer(spec, preload(spec), arena, score.load(spec.config, threads))

@@ -32,6 +32,7 @@ from processes import children_of, in_folder, in_session, wait_gone
 from tars import plain_members, write_tar
 
 from recaption import crash
+from recaption.engine import orphan
 from recaption.pipeline import children, loop
 from recaption.run.paths import RunPaths
 from recaption.task import attempt as task
@@ -343,7 +344,7 @@ def one(seed: int, folder: Path, found: list[Template], *, launch: bool) -> int:
 def warm() -> None:
     """Forked tasks fork their own children, and look around more often than real ones."""
     children.CONTEXT = multiprocessing.get_context("fork")  # type: ignore[assignment]
-    children.set_up = lambda spec: None
+    children.set_up = lambda spec: os.environ.update({orphan.TASK: str(os.getpid())})
     claims.SCAN_SECONDS = 0.05
     loop.TICK = 0.05
 
