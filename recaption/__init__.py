@@ -1,3 +1,3 @@
 """Recaption WebDataset shards with vision-language models, on one machine or a Slurm array."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

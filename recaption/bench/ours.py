@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from recaption.bench.processes import Watch
+from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
 from recaption.errors import TaskError
@@ -26,7 +27,7 @@ from recaption.pipeline.engines import Death
 from recaption.pipeline.librarian import Finished
 from recaption.pipeline.loop import Pipeline
 from recaption.pipeline.work import OpenShard, Work
-from recaption.run.record import InputShard, Run, plain_config, typed_config
+from recaption.run.record import InputShard, Run, plain_config
 from recaption.shard.index import index_shard
 from recaption.task.attempt import make_context
 from recaption.task.devices import engine_devices, worker_count

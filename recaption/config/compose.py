@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recaption.config import overrides
+from recaption.config import earlier, overrides
 from recaption.config.check import check
 from recaption.config.schema import Config, Prompt
 from recaption.config.scorers import named_scorers
@@ -41,15 +41,22 @@ def sweep_points(words: Sequence[str]) -> list[list[str]]:
 
 
 def compose_config(
-    prepared: Sequence[str], *, config_dir: str | None = None, config_name: str = "config"
+    prepared: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    config_name: str = "config",
+    version: str | None = None,
 ) -> DictConfig:
     """Compose prepared words (see overrides.prepare) into an unresolved, typed DictConfig.
 
-    `config_dir` adds a user's presets to ours, and may hold the primary configuration. Raises
-    UserError for whatever does not fit the schema.
+    `config_dir` adds a user's presets to ours, and may hold the primary configuration; `version`
+    takes the defaults and presets of an earlier version (config.earlier). Raises UserError for
+    whatever does not fit the schema.
     """
-    ConfigStore.instance().store(name="recaption_schema", node=Config)
-    folders = [conf_dir(), *([Path(config_dir).absolute()] if config_dir else [])]
+    schema = Config if version is None else earlier.defaults(version)
+    ConfigStore.instance().store(name="recaption_schema", node=schema)
+    ours = conf_dir() if version is None else earlier.presets(version)
+    folders = [ours, *([Path(config_dir).absolute()] if config_dir else [])]
     if not folders[-1].is_dir():
         raise UserError(f"--config-dir {config_dir}: no such directory")
     primary = next((f for f in folders if (f / f"{config_name}.yaml").is_file()), None)
@@ -69,13 +76,14 @@ def named_prompts(
     *,
     config_dir: str | None = None,
     config_name: str = "config",
+    version: str | None = None,
 ) -> list[Prompt]:
     """The presets of the prompt group with these names, for `prompts=[…]`."""
     other = [w for w in prepared if not w.startswith(("prompt=", "prompt.", "prompts="))]
     found: list[Prompt] = []
     for name in names:
         words = [*other, f"prompt={name}"]
-        cfg = compose_config(words, config_dir=config_dir, config_name=config_name)
+        cfg = compose_config(words, config_dir=config_dir, config_name=config_name, version=version)
         with user_errors():
             prompt = OmegaConf.to_object(cfg.prompt)
         assert isinstance(prompt, Prompt)

@@ -19,7 +19,11 @@ SCRIPTS = tuple(
 
 
 def key(default: Any, doc: str, **limits: Any) -> Any:
-    """A field with its meaning; `choices`, or `low` and `high`, limit its values."""
+    """A field with its meaning; `choices`, or `low` and `high`, limit its values.
+
+    A key that 0.1.0 lacked says in `was` what a record without it stands for: runs of 0.1.0 have
+    that value, and while a run has it the key is not in its identity.
+    """
     if isinstance(default, (list, dict)):
         copied = default
         return field(default_factory=lambda: copied.copy(), metadata={"doc": doc, **limits})

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from recaption import publish
+from recaption.config.records import typed_config
 from recaption.doctor.check import Check
 from recaption.doctor.node import check_node
-from recaption.run.record import typed_config
 
 HERE_FIRST, NODE, HERE_SECOND, REPORT = "here-1", "node-1", "here-2", "report.json"
 SCONTROL = "scontrol.txt"

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import PIL.Image
 
+from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
-from recaption.run.record import typed_config
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,13 @@ from recaption.errors import RecaptionError, UserError, bad_value
 from recaption.filter.where import Value, Where
 from recaption.run import rows as sidecars
 from recaption.run.digest import sha256_of
-from recaption.run.identity import fingerprint
 from recaption.run.paths import RunPaths
-from recaption.run.record import Run, open_run
+from recaption.run.record import Run, derived, open_run
 from recaption.run.rows import CAPTIONED, FILTERED, read_rows
 from recaption.run.scan import marker, scan
 from recaption.run.tasklog import TaskLog
 from recaption.shard.rewrite import rewrite_tar
 from recaption.shard.settings import score_columns, settings_of
-from recaption.versions import versions
 
 PROCESSES = 8
 UMASK = 0o027  # as of the tasks
@@ -68,7 +66,7 @@ def main(arguments: list[str]) -> int:
     paths = RunPaths(Path(output).expanduser().absolute())
     if paths.root.resolve() == parent.root.resolve():
         raise bad_value("-o", output, "is the run itself; choose another folder")
-    new = make_run(paths, derived(parent, run, where))
+    new = make_run(paths, filtered(parent, run, where))
     state = scan(parent, run)
     marked = paths.marked()
     todo = [name for name in state.done if name not in marked]
@@ -85,19 +83,11 @@ def main(arguments: list[str]) -> int:
     return _report(paths, new, len(todo), len(changed))
 
 
-def derived(parent: RunPaths, run: Run, where: Where) -> Run:
+def filtered(parent: RunPaths, run: Run, where: Where) -> Run:
     """The record of the run that an expression makes of another one."""
     covered = {**run.identity, "filter": [*run.identity.get("filter", []), where.text]}
-    return Run(
-        fingerprint=fingerprint(covered),
-        identity=covered,
-        prompts=run.prompts,
-        model=run.model,
-        shards=run.shards,
-        versions=versions(),
-        created=time.time(),
-        parent=parent_record(parent, run, {"command": "filter", "where": where.text}),
-    )
+    how = {"command": "filter", "where": where.text}
+    return derived(run, covered, parent_record(parent, run, how))
 
 
 def example(run: Run) -> dict[str, Value]:

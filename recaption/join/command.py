@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,14 +19,12 @@ from recaption.derive import make_run, parent_record
 from recaption.errors import UserError, bad_value
 from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import rows as sidecars
-from recaption.run.identity import fingerprint
 from recaption.run.names import PIPE
 from recaption.run.paths import RunPaths
-from recaption.run.record import InputShard, Run, open_run
+from recaption.run.record import InputShard, Run, derived, open_run
 from recaption.run.scan import scan
 from recaption.run.tasklog import TaskLog
 from recaption.terminal import is_live
-from recaption.versions import versions
 
 PROCESSES = 8
 FEW = 4  # shards that are not worth starting processes for
@@ -87,16 +84,7 @@ def main(arguments: list[str]) -> int:
 def joined(parent: RunPaths, run: Run) -> Run:
     """The record of the run that output.mode=full would have made, with this parent."""
     covered = {**run.identity, "output.mode": "full"}
-    return Run(
-        fingerprint=fingerprint(covered),
-        identity=covered,
-        prompts=run.prompts,
-        model=run.model,
-        shards=run.shards,
-        versions=versions(),
-        created=time.time(),
-        parent=parent_record(parent, run, {"command": "join"}),
-    )
+    return derived(run, covered, parent_record(parent, run, {"command": "join"}))
 
 
 def _each(job: partial[Joined], shards: Sequence[InputShard]) -> Iterator[Joined]:

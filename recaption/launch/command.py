@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from recaption.config import overrides
+from recaption.config import earlier, overrides
 from recaption.config.compose import (
     compose_config,
     named_prompts,
@@ -18,7 +19,7 @@ from recaption.config.compose import (
 )
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
-from recaption.launch.freeze import freeze
+from recaption.launch.freeze import freeze, run_at
 from recaption.launch.options import Options, parse
 from recaption.launch.plan import data_name, first_shard, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
     else:
         groups = [overrides.prepare(options.words)]
     with user_errors():
-        points = [compose_point(words, options) for words in groups]
+        points = [_point(words, options) for words in groups]
         if options.show_config:
             for point in points:
                 print(OmegaConf.to_yaml(point.shown, resolve=options.resolve), end="")
@@ -61,10 +62,50 @@ def main(arguments: list[str]) -> int:
     return _sweep(points)
 
 
-def compose_point(words: list[str], options: Options, *, shards_needed: bool = True) -> Point:
-    """One run of prepared words. Raises UserError for what does not fit, and without data.shards
-    unless they are not needed: then there are none."""
-    cfg = compose_config(words, config_dir=options.config_dir, config_name=options.config_name)
+def _point(words: list[str], options: Options) -> Point:
+    """Today's run of prepared words, or the run of an earlier version that these words made.
+
+    A run goes on with the defaults and presets of the version that froze it, and what is refused
+    today does not hold for it.
+    """
+    refusal, point = None, None
+    try:
+        point = compose_point(words, options)
+    except UserError as e:
+        refusal = e
+    if options.show_config and point:
+        return point
+    there = run_at(point.config.output.dir) if point else None
+    if point and there and there.generation is None:
+        return point
+    for version in reversed(earlier.VERSIONS):
+        try:
+            then = compose_point(words, options, version=version)
+        except UserError:
+            continue
+        found = run_at(then.config.output.dir)
+        if found and found.generation == version:
+            return then
+    if point is None:
+        assert refusal is not None
+        raise refusal
+    return point
+
+
+def compose_point(
+    words: list[str], options: Options, *, shards_needed: bool = True, version: str | None = None
+) -> Point:
+    """One run of prepared words, with the defaults and presets of an earlier `version`, if any.
+
+    Raises UserError for what does not fit, and without data.shards unless they are not needed: then
+    there are none.
+    """
+    compose: dict[str, Any] = {
+        "config_dir": options.config_dir,
+        "config_name": options.config_name,
+        "version": version,
+    }
+    cfg = compose_config(words, **compose)
     default_dir = OmegaConf.to_container(cfg)["output"]["dir"] == DEFAULT_DIR  # type: ignore[index,call-overload]
     if OmegaConf.is_missing(cfg.data, "shards"):
         if not shards_needed:
@@ -84,9 +125,7 @@ def compose_point(words: list[str], options: Options, *, shards_needed: bool = T
         names = list(cfg.prompts)
         if not names:
             raise UserError("prompts=[]: name at least one preset of the prompt group")
-        prompts = named_prompts(
-            names, words, config_dir=options.config_dir, config_name=options.config_name
-        )
+        prompts = named_prompts(names, words, **compose)
         cfg.prompt.name = "+".join(p.name for p in prompts)
     if default_dir:
         suffix = f"-pilot{cfg.data.max_samples}" if cfg.data.max_samples else ""
@@ -120,7 +159,8 @@ def _launch(point: Point) -> Outcome:
     config = point.config
     shards = inputs(config)
     selected = select(config.data.range, len(shards))
-    paths, run = freeze(config, point.prompts, shards, write=not config.dry_run)
+    named = {word.partition("=")[0].lstrip("+~") for word in point.words}
+    paths, run = freeze(config, point.prompts, shards, named=named, write=not config.dry_run)
     if config.dry_run:
         return show_plan(paths, run, config, selected)
     return submit_missing(paths, run, config, selected)

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from recaption.config.effects import refusals
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
 from recaption.model_files import resolve
 from recaption.prepare.score import pin_scorers
 from recaption.run.identity import differences, fingerprint, identity
 from recaption.run.paths import RunPaths
-from recaption.run.record import InputShard, Run, read_run, write_run
+from recaption.run.record import RULES, InputShard, Run, read_run, write_run
 from recaption.versions import versions
 
 MODE = 0o750  # private to the user and their group
 
 
+def run_at(folder: str) -> Run | None:
+    """The run in this folder; None where there is none."""
+    paths = RunPaths(Path(folder).expanduser().absolute())
+    return read_run(paths) if paths.run_json.exists() else None
+
+
 def freeze(
-    config: Config, prompts: Sequence[Prompt], shards: list[InputShard], *, write: bool = True
+    config: Config,
+    prompts: Sequence[Prompt],
+    shards: list[InputShard],
+    *,
+    named: Collection[str] = (),
+    write: bool = True,
 ) -> tuple[RunPaths, Run]:
     """The run of this configuration: created, or read where it exists.
 
     Raises UserError when output.dir holds another run, inputs, or foreign tars, or cannot be
-    written. With `write=False` nothing is created.
+    written, and when a new run is refused for the keys that were `named`. With `write=False`
+    nothing is created.
     """
     paths = RunPaths(Path(config.output.dir).expanduser().absolute())
+    there = run_at(config.output.dir)
     _refuse_inputs(paths, shards)
+    _refuse_effects(there, config, prompts, named)
     pin_scorers(config)
     model = resolve(config.model, needed=config.engine.kind != "fake")
     covered = identity(config, prompts, model.files, [s.url for s in shards])
@@ -41,6 +57,7 @@ def freeze(
         shards=shards,
         versions=versions(),
         created=time.time(),
+        rules=there.rules if there else RULES,
     )
     if not paths.run_json.exists():
         if not write:
@@ -68,6 +85,17 @@ def create(paths: RunPaths, run: Run) -> bool:
     except OSError as e:
         reason = f"cannot be written: {e.strerror or e}"
         raise bad_value("output.dir", paths.root, reason) from None
+
+
+def _refuse_effects(
+    there: Run | None, config: Config, prompts: Sequence[Prompt], named: Collection[str]
+) -> None:
+    """What is refused for a new run is only said for one that exists."""
+    found = refusals(config, prompts, named)
+    if found and there is None:
+        raise UserError(found[0])
+    for message in found:
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _compare(paths: RunPaths, frozen: Run, wanted: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,13 @@ from recaption.errors import UserError, bad_choice, bad_value
 from recaption.launch.plan import select
 from recaption.launch.submission import show_plan, submit_missing
 from recaption.retry.recompose import Wanted, recompose
-from recaption.run.identity import differences, fingerprint
+from recaption.run.identity import differences
 from recaption.run.paths import RunPaths
-from recaption.run.record import Run, Submission, open_run
+from recaption.run.record import Run, Submission, derived, open_run
 from recaption.run.rows import STATES, read_rows
 from recaption.run.scan import RunState, scan
 from recaption.shard.settings import settings_of
 from recaption.status.tasks import read_submissions
-from recaption.versions import versions
 
 SHAPE = {  # what shapes a shard, and the keys that say it
     "model": "model.name",
@@ -113,15 +111,12 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
         print(f"nothing to do: no sample of {paths.root} is meant")
         return 0
     how = {"command": "retry", "status": options.statuses, "reason": options.reasons}
-    new = Run(
-        fingerprint=fingerprint(wanted.covered),
-        identity=wanted.covered,
+    new = derived(
+        run,
+        wanted.covered,
+        parent_record(paths, run, how),
         prompts=wanted.prompts,
         model=wanted.model,
-        shards=run.shards,
-        versions=versions(),
-        created=time.time(),
-        parent=parent_record(paths, run, how),
     )
     _check_shape(run, new)
     wanted.config.output.dir = str(target.root)

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from recaption.config import overrides
 from recaption.config.check import check
 from recaption.config.compose import compose_config, named_prompts, user_errors
+from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError
 from recaption.launch.plan import expand
@@ -18,7 +19,7 @@ from recaption.model_files import resolve
 from recaption.prompt import check_prompts
 from recaption.run.identity import identity
 from recaption.run.paths import RunPaths
-from recaption.run.record import Run, Submission, typed_config
+from recaption.run.record import Run, Submission
 
 FREE = {"slurm", "wait", "dry_run"}  # sections that the fingerprint knows nothing of
 FILES = {"model", "model.repo", "model.revision", "model.path"}
@@ -49,14 +50,14 @@ def recompose(
             raise UserError(f"{key}: a retry can set keys, not delete them")
         if key.startswith("output."):
             raise UserError(f"{key}: a retry keeps it; -o NEW (with --status) makes a new run")
-    fresh = compose_config(prepared, config_dir=config_dir)
+    fresh = compose_config(prepared, config_dir=config_dir, version=run.generation)
     with user_errors():
         plain = OmegaConf.to_container(fresh, resolve=True)
     stored: dict[str, Any] = {**last.config}
     for key in keys:
         _put(stored, plain, key.split("."))
     _need_left_out(stored, last, keys)
-    config = typed_config(stored)
+    config = typed_config(stored, str(paths.submission(last.number)))
     config.output.dir = str(paths.root)
     check(config)
     prompts = _prompts(config, run, keys, prepared, config_dir)
@@ -100,7 +101,7 @@ def _prompts(
         return [config.prompt]
     if touched != ["prompts"]:
         raise UserError("prompts: excludes prompt and prompt.*; give one or the other")
-    prompts = named_prompts(config.prompts, words, config_dir=config_dir)
+    prompts = named_prompts(config.prompts, words, config_dir=config_dir, version=run.generation)
     check_prompts(prompts)
     return prompts
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from recaption.errors import bad_value
 from recaption.run.digest import sha256_of
 
 FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
+DATA_KEYS = ("max_samples", "image_keys", "caption_key")
 MODEL_KEYS = (
     "name",
     "max_pixels",
@@ -31,26 +32,27 @@ MODEL_KEYS = (
 def identity(
     config: Config, prompts: Sequence[Prompt], model_files: str, urls: Sequence[str]
 ) -> dict[str, Any]:
-    """Flat key → value of all that the fingerprint covers."""
-    model, image = asdict(config.model), asdict(config.image)
-    covered: dict[str, Any] = {f"model.{key}": model[key] for key in MODEL_KEYS}
+    """Flat key → value of all that the fingerprint covers.
+
+    A key that 0.1.0 lacked is left out while it changes nothing, so that runs keep their identity.
+    """
+    covered = _section("model", config.model, MODEL_KEYS)
     covered["model.files"] = model_files
     template = config.model.chat_template
     covered["model.chat_template"] = _file_hash("model.chat_template", template)
     for prompt in prompts:
         prefix = "prompt" if len(prompts) == 1 else f"prompts.{prompt.name}"
-        covered |= {f"{prefix}.{key}": value for key, value in asdict(prompt).items()}
+        covered |= _section(prefix, prompt)
     if len(prompts) > 1:
         covered["prompts"] = [p.name for p in prompts]
-    covered |= {f"sampling.{key}": value for key, value in asdict(config.sampling).items()}
-    covered |= {f"quality.{key}": value for key, value in asdict(config.quality).items()}
-    covered |= {f"image.{k}": value for k, value in image.items() if k not in FREE_IMAGE_KEYS}
+    covered |= _section("sampling", config.sampling)
+    covered |= _section("quality", config.quality)
+    image = (f.name for f in fields(config.image) if f.name not in FREE_IMAGE_KEYS)
+    covered |= _section("image", config.image, image)
+    covered |= _section("data", config.data, DATA_KEYS)
     covered |= {
         "data.shards": _list_hash(urls),
         "data.damaged": config.data.damaged,
-        "data.max_samples": config.data.max_samples,
-        "data.image_keys": config.data.image_keys,
-        "data.caption_key": config.data.caption_key,
         "engine": config.engine.kind,
         "output.text": config.output.text,
         "output.mode": config.output.mode,
@@ -60,6 +62,17 @@ def identity(
     for name, scorer in all_scorers(config).items():
         covered |= _scorer(section(name), scorer)
     return covered
+
+
+def _section(prefix: str, node: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The keys of a section, or some, but for later keys that change nothing."""
+    known = {f.name: f.metadata for f in fields(node)}
+    values = asdict(node)
+    return {
+        f"{prefix}.{name}": values[name]
+        for name in (known if names is None else names)
+        if "was" not in known[name] or values[name] != known[name]["was"]
+    }
 
 
 def _scorer(key: str, scorer: Scorer) -> dict[str, Any]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, is_dataclass
+import time
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from recaption import publish
-from recaption.config.schema import Config, Prompt, Scorer
+from recaption import __version__, publish
+from recaption.config import earlier
+from recaption.config.records import from_record
+from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
+from recaption.run.identity import fingerprint
 from recaption.run.paths import RunPaths
+from recaption.versions import versions
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, FORMAT)  # 0.1.0 wrote the first, and refuses others
+FIRST_RULES = 1  # 0.1.0's
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,11 @@ class InputShard:
 
 @dataclass(frozen=True)
 class Run:
-    """What never changes about a run."""
+    """What never changes about a run.
+
+    `rules` says by which rules shards are indexed, text is read, and rows and tars are built; what
+    is derived from a run inherits them, and the version whose `presets` a launch gives it.
+    """
 
     fingerprint: str
     identity: dict[str, Any]  # flat key → value, all that the fingerprint covers
@@ -36,6 +48,13 @@ class Run:
     versions: dict[str, str]
     created: float
     parent: dict[str, Any] | None = None
+    rules: int = FIRST_RULES
+    presets: str | None = None  # None: those of the version that froze it
+
+    @property
+    def generation(self) -> str | None:
+        """The earlier version whose defaults and presets a launch gives it; None: today's."""
+        return earlier.generation(self.presets or self.versions.get("recaption", __version__))
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,20 @@ class Submission:
     created: float
     jobs: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # keys that were given but are not stored
+
+
+def derived(run: Run, covered: dict[str, Any], parent: dict[str, Any], **changes: Any) -> Run:
+    """The record of a run made from another one, by whose rules and presets it goes on."""
+    return replace(
+        run,
+        fingerprint=fingerprint(covered),
+        identity=covered,
+        versions=versions(),
+        created=time.time(),
+        parent=parent,
+        presets=run.presets or run.versions.get("recaption"),
+        **changes,
+    )
 
 
 def write_run(paths: RunPaths, run: Run, tag: str) -> bool:
@@ -66,11 +99,17 @@ def read_run(paths: RunPaths) -> Run:
         record = json.loads(paths.run_json.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{paths.root}: not a run directory (no .recaption/run.json)") from None
-    if record.pop("format") != FORMAT:
+    if record.pop("format") not in FORMATS:
         raise UserError(f"{paths.run_json}: written by another version of recaption")
+    where = str(paths.run_json)
     record["shards"] = [InputShard(*entry) for entry in record["shards"]]
-    record["prompts"] = [Prompt(**p) for p in record["prompts"]]
-    return Run(**record)
+    record["prompts"] = [from_record(Prompt, p, f"{where}: prompts") for p in record["prompts"]]
+    run = from_record(Run, record, where)
+    if run.rules > RULES:
+        raise UserError(
+            f"{where}: has rules {run.rules}, of a later version of recaption than this"
+        )
+    return run
 
 
 def write_submission(paths: RunPaths, submission: Submission, tag: str) -> Submission:
@@ -92,7 +131,8 @@ def add_jobs(paths: RunPaths, submission: Submission, tag: str) -> None:
 
 
 def read_submission(paths: RunPaths, number: int) -> Submission:
-    return Submission(**json.loads(paths.submission(number).read_bytes()))
+    path = paths.submission(number)
+    return from_record(Submission, json.loads(path.read_bytes()), str(path))
 
 
 def submission_numbers(paths: RunPaths) -> list[int]:
@@ -115,17 +155,6 @@ def plain_config(config: Config) -> dict[str, Any]:
 def left_out(config: Config) -> list[str]:
     """Keys whose values plain_config leaves out though they were given."""
     return [f"slurm.{key}" for key in SECRETIVE if getattr(config.slurm, key)]
-
-
-def typed_config(record: dict[str, Any]) -> Config:
-    """The inverse of plain_config; values are taken as they are, `${` too."""
-    hints = get_type_hints(Config)
-    sections = {
-        name: hints[name](**value) if is_dataclass(hints[name]) else value
-        for name, value in record.items()
-    }
-    sections["scorers"] = {name: Scorer(**value) for name, value in record["scorers"].items()}
-    return Config(**sections)
 
 
 def open_run(root: Path | str) -> tuple[RunPaths, Run]:

@@ -20,6 +20,7 @@ def settings_of(run: Run) -> Settings:
         keep_text=frozen["output.text"] == "keep",
         captions_only=frozen["output.mode"] == "captions",
         scores=score_columns(frozen),
+        rules=run.rules,
     )
 
 

@@ -28,6 +28,7 @@ class Settings:
     keep_text: bool
     captions_only: bool
     scores: tuple[str, ...]  # columns and fields
+    rules: int = 2  # see run.record.Run
 
 
 class Reader:

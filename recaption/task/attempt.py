@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption import card
+from recaption.config.records import typed_config
 from recaption.engine.base import Spec
 from recaption.engine.orphan import die_with_parent
 from recaption.errors import DiskFull, RecaptionError, TaskError
@@ -21,7 +22,7 @@ from recaption.model_files import model_folder
 from recaption.pipeline.librarian import GIB, Context
 from recaption.pipeline.loop import DRAIN, NOW, Pipeline
 from recaption.run.paths import RunPaths
-from recaption.run.record import Run, Submission, read_run, read_submission, typed_config
+from recaption.run.record import Run, Submission, read_run, read_submission
 from recaption.run.tasklog import TaskLog
 from recaption.shard.settings import settings_of
 from recaption.task import metrics

@@ -178,8 +178,8 @@ def test_a_run_directory_of_another_version(
     shutil.copytree(made.run, tmp_path / "run")
     frozen = tmp_path / "run/.recaption/run.json"
     text = frozen.read_text()
-    assert '"format": 1' in text
-    frozen.write_text(text.replace('"format": 1', '"format": 99'))
+    assert '"format": 2' in text
+    frozen.write_text(text.replace('"format": 2', '"format": 99'))
     words = (source.word, "engine=fake", "output.dir=run")
     refused(launch_here(*words, cwd=tmp_path), "run.json", "version")
 

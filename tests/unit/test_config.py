@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from recaption.config.check import minutes
 from recaption.config.compose import compose_config, conf_dir, sweep_points, to_config
 from recaption.config.overrides import prepare
+from recaption.config.records import typed_config
 from recaption.config.schema import Config
 from recaption.errors import UserError
-from recaption.run.record import plain_config, typed_config
+from recaption.run.record import plain_config
 
 SHARDS = "data.shards=/d/x.tar"
 MODELS = [

@@ -1,0 +1,67 @@
+"""Records of configurations on disk, of this version and of earlier ones, as dataclasses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from recaption.config.schema import Config, Scorer
+from recaption.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_record(kind: type[T], record: Mapping[str, Any], where: str) -> T:
+    """A flat record as an object of `kind`.
+
+    A field that the record lacks gets what its absence stood for (see schema.key). Raises UserError
+    for a field that `kind` does not know, naming it and `where` it stands.
+    """
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(record) - set(known))
+    if unknown:
+        raise UserError(
+            f"{where}: has {', '.join(unknown)}, which this version of recaption does not know; "
+            "use the version that wrote it, or a later one"
+        )
+    absent = {name: absence(f) for name, f in known.items() if name not in record}
+    return kind(**record, **{name: value for name, value in absent.items() if value is not MISSING})
+
+
+def absence(field: Field[Any]) -> Any:
+    """What a record without this field stands for: `was`, else its default; MISSING if it has none."""
+    if "was" in field.metadata:
+        return copy.deepcopy(field.metadata["was"])
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def typed_config(record: Mapping[str, Any], where: str = "configuration") -> Config:
+    """The inverse of run.record.plain_config; values are taken as they are, `${` too."""
+    hints = get_type_hints(Config)
+    sections: dict[str, Any] = {}
+    for name, value in record.items():
+        kind = hints.get(name)
+        nested = is_dataclass(kind) and isinstance(kind, type)
+        sections[name] = from_record(kind, value, f"{where}: {name}") if nested else value  # type: ignore[arg-type]
+    config = from_record(Config, sections, where)
+    config.scorers = {
+        name: from_record(Scorer, value, f"{where}: scorers.{name}")
+        for name, value in record["scorers"].items()
+    }
+    return config
+
+
+def new_keys(kind: type[Any] = Config) -> dict[str, Any]:
+    """The keys that 0.1.0 lacked, nested as in the schema, each with what its absence stood for."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(kind)
+    for f in fields(kind):
+        section = hints[f.name]
+        if is_dataclass(section) and isinstance(section, type):
+            if below := new_keys(section):
+                found[f.name] = below
+        elif "was" in f.metadata:
+            found[f.name] = copy.deepcopy(f.metadata["was"])
+    return found
