@@ -133,7 +133,7 @@ class Engine:
     enforce_eager: bool = key(False, "no CUDA graphs: starts faster, runs slower")
     waiting: int = key(32, "samples sent to an engine beyond max_num_seqs", low=0)
     start_seconds: float = key(1800.0, "time an engine may take to start", low=1.0)
-    stall_seconds: float = key(300.0, "silence of a busy engine that counts as death", low=0.1)
+    stall_seconds: float = key(300.0, "without a step of a busy engine: counts as death", low=0.1)
     restarts: int = key(3, "of an engine in a row without a caption in between", low=0, high=1000)
     rate: float = key(0.0, "fake: images/s, 0 for no limit", low=0.0)
     record: str | None = key(None, "fake: a file that gets a line for every caption made")

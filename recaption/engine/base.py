@@ -81,6 +81,10 @@ class Engine(Protocol):
     async def generate(self, payload: Any, request: str) -> list[Caption]:
         """One caption per question of the payload."""
 
+    def steps(self) -> int:
+        """A number that changes for as long as it goes on generating: its only sign of life between
+        the answers, of which a long one takes minutes."""
+
     def as_another(self, payload: Any, picture: str, seeded: bool) -> Any:
         """The payload as if it were another picture's, for measurements that replay it.
 

@@ -41,6 +41,7 @@ class FakeEngine:
         self.settings = spec.config.engine
         self.device = device
         self.free_at = 0.0
+        self.looks = 0
         self.record: int | None = None
         if self.settings.record:
             self.record = os.open(self.settings.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -60,6 +61,10 @@ class FakeEngine:
             if self.record is not None:
                 os.write(self.record, f"{caption.text}\n".encode())
         return [self._changed(caption) for caption in captions]
+
+    def steps(self) -> int:
+        self.looks += 1  # it lives while its process's loop turns
+        return self.looks
 
     def as_another(self, payload: Any, picture: str, seeded: bool) -> Any:
         return payload

@@ -2,7 +2,8 @@
 
 Messages in: ("jobs", [(id, offset, length)]), ("replay", [(offset, length)], count, seeded), ("stop",).
 Messages out, in lists: ("ready", facts), ("taken", id), ("done", id, [Caption]),
-("error", id, reason), ("replayed", seconds, tokens), ("fatal", reason).
+("error", id, reason), ("alive",) while the engine generates, ("replayed", seconds, tokens),
+("fatal", reason).
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from typing import Any
 from recaption.engine.base import Device, Engine, Spec
 from recaption.engine.orphan import VARIABLE, die_with_task, guard_group
 from recaption.engine.payload import unpack
+
+PULSES = 4  # within the time after which silence counts as death
+SLOWEST_PULSE = 10.0  # seconds
 
 
 def make_engine(spec: Spec, device: Device) -> Engine:
@@ -76,7 +80,9 @@ class _Server:
         self.engine = make_engine(spec, device)
         with open(arena, "r+b") as file:
             self.region = memoryview(mmap.mmap(file.fileno(), 0))
-        self.window = spec.config.engine.max_num_seqs + spec.config.engine.waiting
+        settings = spec.config.engine
+        self.window = settings.max_num_seqs + settings.waiting
+        self.pulse = min(SLOWEST_PULSE, settings.stall_seconds / PULSES)
         self.tasks: set[asyncio.Task[None]] = set()
         self.unsaid: list[tuple[Any, ...]] = []
 
@@ -86,14 +92,25 @@ class _Server:
         self.inbox: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
         self._say("ready", facts)
+        pulse = asyncio.create_task(self._pulse())
         while (message := await self.inbox.get())[0] != "stop":
             if message[0] == "jobs":
                 for job in message[1]:
                     self._begin(self._job(*job))
             else:
                 self._begin(self._replay(*message[1:]))
+        pulse.cancel()
         self._flush()
         await self.engine.stop()
+
+    async def _pulse(self) -> None:
+        """Say now and then that the engine does something: a long answer is silence otherwise."""
+        seen = self.engine.steps()
+        while True:
+            await asyncio.sleep(self.pulse)
+            before, seen = seen, self.engine.steps()
+            if seen != before:
+                self._say("alive")
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -237,6 +237,7 @@ class VllmEngine:
     def __init__(self, spec: Spec, device: Device) -> None:
         self.spec = spec
         self.device = device
+        self.done_steps = 0
         self.sampling = self._parameters(spec.config.sampling.temperature)
 
     def _parameters(self, temperature: float) -> SamplingParams:
@@ -256,6 +257,7 @@ class VllmEngine:
     async def start(self) -> dict[str, Any]:
         arguments = engine_arguments(self.spec, self.spec.config.engine.tensor_parallel)
         self.engine = AsyncLLM.from_engine_args(arguments)
+        self._count_steps()
         name = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
         return {"gpu": name, "vllm": vllm.__version__}
 
@@ -265,6 +267,23 @@ class VllmEngine:
             for n, (rendered, seed, temperature) in enumerate(payload)
         )
         return list(await asyncio.gather(*answers))
+
+    def steps(self) -> int:
+        return self.done_steps
+
+    def _count_steps(self) -> None:
+        """vLLM's core reports each step's tokens here, whether or not a request ends with them.
+
+        Its own statistics would say as much, but they cost something at every step.
+        """
+        processor = self.engine.output_processor
+        process = processor.process_outputs
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.done_steps += 1
+            return process(*args, **kwargs)
+
+        processor.process_outputs = counted
 
     def as_another(self, payload: Any, picture: str, seeded: bool) -> Any:
         return [
