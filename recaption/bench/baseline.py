@@ -73,19 +73,23 @@ def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any
 
     Workers share the shards out, so that there should be as many shards as WORKERS.
     """
-    from recaption.engine.vllm import VllmRenderer, whole_model
+    from recaption.engine.vllm import MARK, VllmRenderer, whole_model
 
     renderer = VllmRenderer(spec)
-    prompt = renderer.template(Question(spec.prompts[0].name, None, spec.prompts[0].text))
+    questions = [Question(p.name, p.system, p.text) for p in spec.prompts]
+    prompts = [renderer.template(q).replace(MARK, q.text.strip()) for q in questions]
     model = whole_model(spec, max(1, len(visible_gpus())))
     saver = Saver(folder)
 
     def caption(batch: list[Any]) -> int:
         pictures = [PIL.Image.open(io.BytesIO(png)).convert("RGB") for _, png in batch]
-        answers = model(prompt, pictures)
-        for (name, _), picture, (text, _) in zip(batch, pictures, answers, strict=True):
-            saver.queue.put((name, picture, text))
-        return sum(count for _, count in answers)
+        tokens = 0
+        for prompt in prompts:
+            answers = model(prompt, pictures)
+            for (name, _), picture, (text, _) in zip(batch, pictures, answers, strict=True):
+                saver.queue.put((name, picture, text))
+            tokens += sum(count for _, count in answers)
+        return tokens
 
     batches = samples(shards)
     caption(next(batches))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,11 +19,13 @@ from recaption.bench import roofline
 from recaption.bench.ours import Measured, Ours
 from recaption.bench.shards import make_shards
 from recaption.config import overrides
-from recaption.config.compose import compose_config, to_config
 from recaption.engine.base import Spec
 from recaption.errors import TaskError, UserError
+from recaption.launch.command import compose_point
+from recaption.launch.options import Options
 from recaption.versions import versions
 
+LEAST, MOST = 8, 16384  # pixels of a side
 PARTS = ("engine", "pipeline", "baseline")
 TEXT_TOKENS = 40  # of a prompt around its picture, for the roofline
 
@@ -30,17 +33,16 @@ TEXT_TOKENS = 40  # of a prompt around its picture, for the roofline
 def main(arguments: list[str]) -> int:
     """Run the benchmark; returns the exit code."""
     options, words = _parse(arguments)
-    width, height = _size(options.size)
-    folder = Path(options.folder or tempfile.mkdtemp(prefix="recaption-bench-"))
+    size = _size(options.size)
+    made = tempfile.mkdtemp(prefix="recaption-bench-", dir=_given(options.folder))
     try:
         samples = -(-options.images // options.shards)
-        shards = make_shards(
-            folder / "shards", shards=options.shards, samples=samples, size=(width, height)
-        )
-        result = _measure(options, words, folder, [str(p) for p in shards])
+        where = Path(options.folder or made) / "shards"
+        shards = make_shards(where, shards=options.shards, samples=samples, size=size)
+        result = _measure(options, words, Path(made), [str(p) for p in shards])
     finally:
         if not options.folder:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
     print(_table(result, options))
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
@@ -55,40 +57,71 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     add = parser.add_argument
     add("words", nargs="*", metavar="KEY=VALUE", help="such as model=qwen2.5-vl-7b")
-    add("--images", type=int, default=2000, help="pictures per part (%(default)s)")
-    add("--shards", type=int, default=8, help="shards they are in (%(default)s)")
+    add("--images", type=_count, default=2000, help="pictures per part (%(default)s)")
+    add("--shards", type=_count, default=8, help="shards they are in (%(default)s)")
     add("--size", default="640x480", help="WIDTHxHEIGHT of the pictures (%(default)s)")
     add("--parts", default=",".join(PARTS), help="which to measure (%(default)s)")
-    add("--baseline-images", type=int, help="pictures for the baseline, a third by default")
-    add("--for-images", type=int, default=100_000_000, help="projection: pictures (%(default)s)")
-    add("--for-gpus", type=int, default=64, help="projection: GPUs (%(default)s)")
+    add("--baseline-images", type=_count, help="pictures for the baseline, a third by default")
+    add("--for-images", type=_count, default=100_000_000, help="projection: pictures (%(default)s)")
+    add("--for-gpus", type=_count, default=64, help="projection: GPUs (%(default)s)")
     add("--json", help="write the figures to this file, too")
-    add("--folder", help="keep shards and output here; default: a temporary folder")
+    add(
+        "--folder",
+        help="keep the pictures in shards/ and each run in a new folder here; default: a temporary "
+        "folder, which is removed",
+    )
+    add("--config-dir", metavar="DIR", help="a folder with presets of your own")
     options = parser.parse_intermixed_args(arguments)
     options.parts = options.parts.split(",")
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
         raise UserError(f"--parts {unknown[0]}: valid choices are {', '.join(PARTS)}")
+    if options.json and (Path(options.json).is_dir() or not _can_write(Path(options.json))):
+        raise UserError(f"--json {options.json}: cannot be written")
     return options, options.words
+
+
+def _count(text: str) -> int:
+    """A whole number of at least one, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: use a whole number of at least 1")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise UserError(f"--size {text}: use WIDTHxHEIGHT, such as 640x480")
+    if not match or not all(LEAST <= int(side) <= MOST for side in match.groups()):
+        reason = f"use WIDTHxHEIGHT, such as 640x480, with sides of {LEAST} to {MOST} pixels"
+        raise UserError(f"--size {text}: {reason}")
     return int(match[1]), int(match[2])
+
+
+def _can_write(path: Path) -> bool:
+    return os.access(path if path.exists() else path.absolute().parent, os.W_OK)
+
+
+def _given(folder: str | None) -> str | None:
+    """The folder that was asked for, made where it is not there yet."""
+    if folder:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"--folder {folder}: cannot be made: {e.strerror}") from None
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"--folder {folder}: cannot be written")
+    return folder
 
 
 def _measure(
     options: argparse.Namespace, words: list[str], folder: Path, shards: list[str]
 ) -> dict[str, Any]:
-    out = folder / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    fixed = [f"data.shards=[{','.join(shards)}]", "data.name=bench", f"output.dir={out}"]
-    config = to_config(compose_config(overrides.prepare([*fixed, *words])))
+    fixed = [f"data.shards=[{','.join(shards)}]", "data.name=bench", f"output.dir={folder}"]
+    choice = Options(config_dir=options.config_dir)
+    point = compose_point(overrides.prepare([*fixed, *words]), choice)
     result = {"versions": versions(), "size": options.size, "images": options.images}
-    few = options.baseline_images or options.images // 3
-    ours = Ours(config, [config.prompt], out / "ours")
+    result["prompts"] = [p.name for p in point.prompts]
+    few = options.baseline_images or max(1, options.images // 3)
+    ours = Ours(point.config, point.prompts, folder / "ours")
     return result | figures_of(ours, options.parts, options.images, _size(options.size), few)
 
 

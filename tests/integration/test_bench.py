@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import launch, refused
+from helpers import launch, read_run, refused
 
 WORDS = ("engine=fake", "--images", "64", "--shards", "4", "--size", "64x48")
 
@@ -38,6 +38,57 @@ def test_what_seeds_cost(tmp_path: Path) -> None:
     share = figures["engine"]["rate"] / figures["unseeded"]["rate"]
     assert figures["engine/unseeded"] == pytest.approx(share)
     assert "engine/unseeded" in result.stdout
+
+
+def test_a_folder_keeps_what_is_in_it(tmp_path: Path) -> None:
+    """Two runs in one folder: what was there stays, the pictures are made once."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("mine")
+    words = (*WORDS, "--parts", "pipeline", "--folder", str(tmp_path))
+    for _ in range(2):
+        assert launch(*words, cwd=tmp_path, module="bench").returncode == 0
+    assert (tmp_path / "out/thesis.txt").read_text() == "mine"
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert [name for name in kept if not name.startswith("recaption-bench-")] == ["out", "shards"]
+    assert len(kept) == 4, "each run has a folder of its own"
+
+
+def test_all_prompts_are_asked_and_presets_of_ones_own_are_found(tmp_path: Path) -> None:
+    (tmp_path / "conf/prompt").mkdir(parents=True)
+    (tmp_path / "conf/prompt/mood.yaml").write_text("name: mood\ntext: What is the mood?\n")
+    words = (*WORDS, "--config-dir", "conf", "--parts", "pipeline", "--folder", "kept")
+    result = launch(
+        *words, "prompts=[short,mood]", "--json", "figures.json", cwd=tmp_path, module="bench"
+    )
+    assert result.returncode == 0, result
+    assert json.loads((tmp_path / "figures.json").read_text())["prompts"] == ["short", "mood"]
+    (run,) = (tmp_path / "kept").glob("recaption-bench-*/ours")
+    for members in read_run(run)["64x48-16-00000.tar"].values():
+        fields = json.loads(members["json"])
+        assert fields["caption_short"] != fields["caption_mood"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--for-gpus", "0"),
+        ("--shards", "0"),
+        ("--images", "0"),
+        ("--size", "0x0"),
+        ("--json", "/nowhere/figures.json"),
+        ("--folder", "/proc/here"),
+        ("--config-dir", "/nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is(
+    words: tuple[str, str], tmp_path: Path
+) -> None:
+    result = launch("engine=fake", *words, cwd=tmp_path, module="bench")
+    assert result.returncode == 2, result
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert words[0] in last
+    assert words[1].split("/figures")[0] in last
 
 
 def test_wrong_use(tmp_path: Path) -> None:
