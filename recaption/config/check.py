@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from typing import Any
 
@@ -10,6 +11,10 @@ from recaption.config.schema import FLAGS, Config
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
+MAX_GPUS = 64
+GPUS = re.compile(r"(?:[A-Za-z0-9][\w.+-]*:)?\d+", re.ASCII)
+TIME = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|()(\d+):(\d+):(\d+)", re.ASCII)
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -24,8 +29,9 @@ def check(config: Config) -> None:
             raise bad_value(
                 key, value, "use letters, digits and . _ + - (it becomes a folder name)"
             )
-    if not config.output.dir:
-        raise bad_value("output.dir", "", "must name a folder")
+    if URL.match(config.output.dir):
+        local = "must be a folder here; recaption.upload copies a run to s3:// and hf://"
+        raise bad_value("output.dir", config.output.dir, local)
     if not LICENSE.fullmatch(config.output.license):
         reason = "an identifier as the Hub has it, such as cc-by-4.0, apache-2.0 or other"
         raise bad_value("output.license", config.output.license, reason)
@@ -46,6 +52,7 @@ def check(config: Config) -> None:
             if flag not in FLAGS:
                 raise bad_choice(f"quality.{leaf}", flag, FLAGS)
     config.slurm.time = minutes(config.slurm.time)
+    config.slurm.gpus = _gpus(config.slurm.gpus)
 
 
 def _size(key: str, value: Any) -> list[int] | None:
@@ -59,26 +66,47 @@ def _size(key: str, value: Any) -> list[int] | None:
 
 
 def minutes(value: Any) -> int | None:
-    """Slurm's walltime as whole minutes, from minutes or `[D-]HH:MM[:SS]`.
-
-    YAML 1.1 reads an unquoted 24:00:00 as the base-60 integer 86400; anything above 30 days is
-    therefore refused with a hint.
-    """
+    """Slurm's walltime as whole minutes, from minutes, `HH:MM:SS`, `D-HH` or `D-HH:MM[:SS]`."""
     if value is None:
         return None
-    if isinstance(value, str):
-        match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", value)
-        if match:
-            days, hours, mins, secs = (int(part or 0) for part in match.groups())
-            value = days * 1440 + hours * 60 + mins + (secs > 0)
-        elif value.isdigit():
-            value = int(value)
+    text = str(value).strip("'\"")
+    if re.fullmatch(r"\d+:\d+", text):
+        first, second = text.split(":")
+        both = (
+            f"sbatch reads {first} minutes and {second} seconds, not {first} hours and {second} "
+            f"minutes; write 00:{text}, {text}:00, or minutes"
+        )
+        raise bad_value("slurm.time", text, both)
+    found = TIME.fullmatch(text)
+    if found:
+        parts = found.groups()[:4] if found[1] else found.groups()[4:]
+        days, hours, mins, seconds = (int(part or 0) for part in parts)
+        value = days * 1440 + hours * 60 + mins + (seconds + 59) // 60
+    elif text.isdecimal() and text.isascii() and not isinstance(value, bool):
+        value = int(text)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise bad_value("slurm.time", value, "minutes, or '[D-]HH:MM[:SS]' in quotes")
+        valid = "minutes, or a time as HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
+        raise bad_value("slurm.time", value, valid)
     if value > MAX_MINUTES:
-        hint = "more than 30 days; it is in minutes, and HH:MM:SS must be quoted in YAML"
-        raise bad_value("slurm.time", value, hint)
+        raise bad_value("slurm.time", text, "more than 30 days; a number is minutes, see HH:MM:SS")
     return value
+
+
+def _gpus(value: Any) -> int | str | None:
+    """slurm.gpus as a number, or as TYPE:N where a type is asked for."""
+    if value is None:
+        return None
+    text = str(value)
+    valid = not isinstance(value, bool) and GPUS.fullmatch(text)
+    if not valid or gpu_count(text) > MAX_GPUS:
+        choices = f"a number of 0 to {MAX_GPUS}, or TYPE:N, such as a100:4"
+        raise bad_value("slurm.gpus", value, choices)
+    return int(text) if text.isdecimal() else text
+
+
+def gpu_count(gpus: int | str) -> int:
+    """How many GPUs a value of slurm.gpus asks for."""
+    return int(str(gpus).rpartition(":")[2])
 
 
 def _walk(node: Any, prefix: str) -> None:
@@ -86,6 +114,8 @@ def _walk(node: Any, prefix: str) -> None:
         key, value = f"{prefix}{f.name.rstrip('_')}", getattr(node, f.name)
         if dataclasses.is_dataclass(value):
             _walk(value, f"{key}.")
+        elif f.metadata.get("path"):
+            setattr(node, f.name, _path(key, value))
         elif value is None:
             continue
         elif "choices" in f.metadata and value not in f.metadata["choices"]:
@@ -95,3 +125,17 @@ def _walk(node: Any, prefix: str) -> None:
             if value < low or (high is not None and value > high) or value != value:
                 upper = f" and at most {high}" if high is not None else ""
                 raise bad_value(key, value, f"must be at least {low}{upper}")
+
+
+def _path(key: str, value: Any) -> Any:
+    """A path, or a mapping of names to paths, with `~` as the home folder."""
+    if isinstance(value, dict):
+        return {name: _path(f"{key}.{name}", path) for name, path in value.items()}
+    if value is None:
+        return None
+    if not value:
+        raise bad_value(key, "", "a path is needed, or null for none")
+    path = os.path.expanduser(value)
+    if path.startswith("~"):
+        raise bad_value(key, value, "there is no such user; a folder of that name is ./~…")
+    return path

@@ -13,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recaption.config import earlier, overrides
@@ -23,6 +23,7 @@ from recaption.config.scorers import named_scorers
 from recaption.errors import UserError, bad_choice
 
 PACKAGE = Path(__file__).resolve().parents[1]
+BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$")
 
 
 def conf_dir() -> Path:
@@ -33,7 +34,7 @@ def conf_dir() -> Path:
 
 def sweep_points(words: Sequence[str]) -> list[list[str]]:
     """The words of every point of a sweep, in Hydra's order (the last key varies fastest)."""
-    prepared = overrides.prepare(words)
+    prepared = overrides.prepare(words, sweep=True)
     with user_errors():
         parsed = OverridesParser.create().parse_overrides(overrides=prepared)
         (points,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
@@ -53,7 +54,7 @@ def compose_config(
     takes the defaults and presets of an earlier version (config.earlier). Raises UserError for
     whatever does not fit the schema.
     """
-    schema = Config if version is None else earlier.defaults(version)
+    schema = _schema() if version is None else earlier.defaults(version)
     ConfigStore.instance().store(name="recaption_schema", node=schema)
     ours = conf_dir() if version is None else earlier.presets(version)
     folders = [ours, *([Path(config_dir).absolute()] if config_dir else [])]
@@ -63,11 +64,48 @@ def compose_config(
     if primary is None:
         raise bad_choice("--config-name", config_name, _names(folders))
     path = [overrides.quote(f"file://{folder}") for folder in folders if folder != primary]
-    with user_errors(), initialize_config_dir(str(primary), version_base="1.3"):
+    emptied = [w for w in prepared if version is None and overrides.empties(w)]  # 0.1.0 merged
+    words = [word for word in prepared if word not in emptied]
+    with (
+        user_errors(),
+        _times_as_text(),
+        initialize_config_dir(str(primary), version_base="1.3"),
+    ):
         try:
-            return compose(config_name, [*prepared, f"hydra.searchpath=[{','.join(path)}]"])
+            cfg = compose(config_name, [*words, f"hydra.searchpath=[{','.join(path)}]"])
         except ValueError as e:  # what Hydra raises for a defaults list
             raise UserError(_hint(f"defaults of a preset: {e}")) from None
+    for word in emptied:
+        _empty(cfg, word.partition("=")[0].lstrip("+"), words)
+    return cfg
+
+
+def _schema() -> DictConfig:
+    """The typed configuration, where only a preset of the slurm group says where tasks run."""
+    schema: DictConfig = OmegaConf.structured(Config)
+    schema.slurm.kind = MISSING
+    return schema
+
+
+def _empty(cfg: DictConfig, key: str, words: Sequence[str]) -> None:
+    """Apply KEY={}: of a mapping only what other words name is left, where Hydra would merge."""
+    named = [f"{word.partition('=')[0].lstrip('+')}." for word in words]
+    mapping = OmegaConf.select(cfg, key) or {}
+    left = {k: v for k, v in mapping.items() if any(n.startswith(f"{key}.{k}.") for n in named)}
+    OmegaConf.update(cfg, key, left, merge=False, force_add=True)
+
+
+@contextmanager
+def _times_as_text() -> Iterator[None]:
+    """Read presets without YAML 1.1's numbers of base 60: 4:00:00 is text, not 14400."""
+    before = yaml.SafeLoader.yaml_implicit_resolvers  # OmegaConf's loader derives from it
+    text = ("tag:yaml.org,2002:str", BASE_60)
+    changed = {first: [text, *before.get(first, [])] for first in "-+0123456789"}
+    yaml.SafeLoader.yaml_implicit_resolvers = {**before, **changed}
+    try:
+        yield
+    finally:
+        yaml.SafeLoader.yaml_implicit_resolvers = before
 
 
 def named_prompts(
@@ -93,6 +131,11 @@ def named_prompts(
 
 def to_config(cfg: DictConfig) -> Config:
     """Resolve a composed configuration into dataclasses, checked."""
+    if OmegaConf.is_missing(cfg.slurm, "kind"):
+        raise UserError(
+            "slurm.kind: the preset does not say where tasks run: write `kind: cluster` into a "
+            "site's, or `kind: local`"
+        )
     with user_errors():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)

@@ -1,25 +1,37 @@
 """The command line's KEY=VALUE words, made fit for Hydra's parser.
 
-Values of the literal keys reach the configuration exactly as the shell passed them: braces,
-commas, `=`, quotes and `${` mean nothing there. Everything else is Hydra's own grammar.
+Values of keys that the schema calls `literal` reach the configuration exactly as the shell passed
+them: braces, commas, `=`, quotes and `${` mean nothing there. So do those of a `path` or `text`, but
+for `${KEY}`, and commas in a sweep. Everything else is Hydra's own grammar.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from recaption.config.schema import Config, Scorer
 from recaption.errors import UserError, bad_key
 
-LITERAL = frozenset({"data.shards", "data.range", "prompt.text", "prompt.system"})
 GROUPS = frozenset({"data", "model", "prompt", "engine", "slurm", "watermark", "output"})
+NULL, SWITCHES = "null", ("true", "false")
+WHOLE = re.compile(r"""(['"])(?:(?!\1).)*\1""", re.DOTALL)  # a value in quotes, with none inside
+BRACKETS = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
 
 
-def prepare(words: Iterable[str]) -> list[str]:
-    """Check keys and quote literal values.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a key leads: metadata of the field that has it, and whether that is a free mapping."""
+
+    metadata: Mapping[str, Any]
+    mapping: bool = False
+    inside: bool = False  # below the mapping, not the mapping as a whole
+
+
+def prepare(words: Iterable[str], *, sweep: bool = False) -> list[str]:
+    """Check keys and quote values that are taken as they are; with `sweep`, commas separate points.
 
     Raises UserError for a word without `=`, an unknown key, or a key given twice.
     """
@@ -39,20 +51,61 @@ def prepare(words: Iterable[str]) -> list[str]:
         if key.startswith("hydra."):
             prepared.append(word)
             continue
-        inside_mapping = check_key(key)
+        place = check_key(key)
         plain, key = key, stored_key(key)
-        if key in LITERAL and value != "null":
-            value = quote(value)
-        prefix = "++" if inside_mapping and name == plain else name[: len(name) - len(plain)]
+        value = _taken(place, value, sweep=sweep)
+        prefix = "++" if place.mapping and name == plain else name[: len(name) - len(plain)]
         prepared.append(f"{prefix}{key}={value}" if equals else f"{prefix}{key}")
     return prepared
 
 
-def quote(value: str) -> str:
-    """`value` as a Hydra quoted string that OmegaConf resolves to exactly `value`."""
-    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
+def _taken(place: Place, value: str, *, sweep: bool) -> str:
+    """A value for Hydra's parser, quoted as far as its key takes it as it is."""
+    kinds = place.metadata
+    if place.mapping and not place.inside:
+        return value
+    if kinds.get("literal"):
+        return value if value == NULL else quote(value)
+    if not (kinds.get("path") or kinds.get("text")):
+        return value
+    bare = (NULL, *SWITCHES) if kinds.get("text") and place.inside else (NULL,)
+    unquoted = sweep or bool(kinds.get("text"))  # 0.1.0 needed quotes around such values
+
+    def taken(piece: str) -> str:
+        if piece in bare:
+            return piece
+        return quote(piece[1:-1] if unquoted and WHOLE.fullmatch(piece) else piece, references=True)
+
+    return ",".join(map(taken, _pieces(value) if sweep else [value]))
+
+
+def _pieces(value: str) -> list[str]:
+    """What stands between the commas outside of brackets and of pieces in quotes."""
+    pieces, depth, position = [""], 0, 0
+    while position < len(value):
+        quoted = WHOLE.match(value, position) if not pieces[-1] else None
+        step = quoted[0] if quoted and value[quoted.end() :][:1] in ("", ",") else value[position]
+        depth += BRACKETS.get(step, 0)
+        if step == "," and depth <= 0:
+            pieces.append("")
+        else:
+            pieces[-1] += step
+        position += len(step)
+    return pieces
+
+
+def quote(value: str, *, references: bool = False) -> str:
+    """`value` as a Hydra quoted string that OmegaConf resolves to exactly `value`, but for
+    `${KEY}` where `references` are wanted."""
+    if not references:
+        value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
     value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
     return f"'{value}'"
+
+
+def empties(word: str) -> bool:
+    """Whether a prepared word is KEY={} of a free mapping."""
+    return word.endswith("={}") and check_key(word.removesuffix("={}").lstrip("+")).mapping
 
 
 def stored_key(key: str) -> str:
@@ -61,25 +114,31 @@ def stored_key(key: str) -> str:
     return f"{key}_" if scorer else key
 
 
-def check_key(key: str) -> bool:
-    """Walk the schema along a dotted key; return whether it ends at or inside a free mapping."""
+def check_key(key: str) -> Place:
+    """Walk the schema along a dotted key, whose place is returned; UserError if there is none."""
     node: Any = Config
     path = ""
+    metadata: Mapping[str, Any] = {}
     parts = stored_key(key).split(".")
     if parts[0] == "scorers" and len(parts) > 2:
         if len(parts) > 3 or parts[2] not in get_type_hints(Scorer):
             raise bad_key(key, (f.rstrip("_") for f in get_type_hints(Scorer)))
-        return True
+        return Place(_metadata(Scorer, parts[2]), mapping=True, inside=True)
     for part in parts:
         if get_origin(node) is dict or node is dict:
-            return True
+            return Place(metadata, mapping=True, inside=True)
         fields = get_type_hints(node) if dataclasses.is_dataclass(node) else {}
         path = f"{path}.{part}" if path else part
         if part not in fields:
             raise bad_key(path, (f.rstrip("_") for f in fields))
+        metadata = _metadata(node, part)
         node = next((a for a in get_args(fields[part]) if get_origin(a) is dict), fields[part])
     if dataclasses.is_dataclass(node) and key not in GROUPS:
         raise UserError(
             f"{key}: is a section, set one of its keys: {', '.join(get_type_hints(node))}"
         )
-    return get_origin(node) is dict
+    return Place(metadata, mapping=get_origin(node) is dict)
+
+
+def _metadata(node: Any, name: str) -> Mapping[str, Any]:
+    return next(f.metadata for f in dataclasses.fields(node) if f.name == name)

@@ -23,6 +23,9 @@ def key(default: Any, doc: str, **limits: Any) -> Any:
 
     A key that 0.1.0 lacked says in `was` what a record without it stands for: runs of 0.1.0 have
     that value, and while a run has it the key is not in its identity.
+
+    How the command line takes a value (see config.overrides): `literal`, or as a `path` (where `~`
+    is the home folder, in presets too) or `text`.
     """
     if isinstance(default, (list, dict)):
         copied = default
@@ -34,8 +37,10 @@ def key(default: Any, doc: str, **limits: Any) -> Any:
 class Data:
     """Input shards and how samples are read from them."""
 
-    shards: Any = key(MISSING, "brace pattern, glob, list, or .txt/.list file; path or URL")
-    range: Any = key(None, "positions of the shards to do: 0-575, or 0-3,8,10-")
+    shards: Any = key(
+        MISSING, "brace pattern, glob, folder, list, or .txt/.list file; path or URL", literal=True
+    )
+    range: Any = key(None, "positions of the shards to do: 0-575, or 0-3,8,10-", literal=True)
     name: str | None = key(None, "names the default output folder; default: the shards' folder")
     max_samples: int | None = key(None, "only the first N samples of each shard", low=1)
     damaged: str = key(
@@ -47,7 +52,7 @@ class Data:
     workers: int | None = key(
         None, "preparation processes per task; default: what CPUs allow", low=1, high=512
     )
-    spool: str | None = key(None, "node-local folder for remote or compressed shards")
+    spool: str | None = key(None, "node-local folder for remote or compressed shards", path=True)
     spool_gb: float = key(64.0, "bound on all spooled shards of a task", low=0.001)
     buffer_mb: int = key(1024, "bound on prepared pictures that wait for an engine", low=16)
     allow_pipe: bool = key(False, "allow pipe: shards, which run a shell command")
@@ -70,10 +75,12 @@ class Model:
     """A vision-language model as vLLM loads it."""
 
     name: str = key(MISSING, "names the default output folder; stored with captions")
-    path: str | None = key(None, "a local folder in the Hugging Face layout; wins over repo")
+    path: str | None = key(
+        None, "a local folder in the Hugging Face layout; wins over repo", path=True
+    )
     repo: str | None = key(None, "a repository on the Hugging Face Hub")
     revision: str | None = key(None, "branch, tag or commit; resolved to a commit at launch")
-    cache: str | None = key(None, "download folder; default: the Hub library's")
+    cache: str | None = key(None, "download folder; default: the Hub library's", path=True)
     max_pixels: int = key(1_048_576, "larger pictures are scaled down to this", low=64)
     min_side: int = key(8, "pictures with a shorter side, after scaling, are rejected", low=1)
     max_model_len: int = key(4096, "context length in tokens", low=64)
@@ -85,7 +92,9 @@ class Model:
     )
     quantization: str | None = key(None, "vLLM's name of a method, such as fp8")
     trust_remote_code: bool = key(False, "run the repository's own Python code")
-    chat_template: str | None = key(None, "a Jinja file; default: the model's own template")
+    chat_template: str | None = key(
+        None, "a Jinja file; default: the model's own template", path=True
+    )
     processor: dict[str, Any] = key({}, "vLLM's mm_processor_kwargs")
     engine: dict[str, Any] = key({}, "further arguments of vLLM's AsyncEngineArgs")
 
@@ -95,8 +104,10 @@ class Prompt:
     """What is asked about each picture."""
 
     name: str = key(MISSING, "names the default output folder; stored with captions")
-    system: str | None = key(None, "a system message")
-    text: str = key(MISSING, "{caption} and {json.FIELD} are filled in; {{ is a brace")
+    system: str | None = key(None, "a system message", literal=True)
+    text: str = key(
+        MISSING, "{caption} and {json.FIELD} are filled in; {{ is a brace", literal=True
+    )
 
     def digest(self) -> str:
         """sha256 of system message and text, as they are before fields are filled in."""
@@ -136,7 +147,9 @@ class Engine:
     stall_seconds: float = key(300.0, "without a step of a busy engine: counts as death", low=0.1)
     restarts: int = key(3, "of an engine in a row without a caption in between", low=0, high=1000)
     rate: float = key(0.0, "fake: images/s, 0 for no limit", low=0.0)
-    record: str | None = key(None, "fake: a file that gets a line for every caption made")
+    record: str | None = key(
+        None, "fake: a file that gets a line for every caption made", path=True
+    )
     salt: str = key("", "fake: random makes each caption differ", choices=("", "random"))
     poison: dict[str, str] = key({}, "fake: caption → crash, hang, error, cut, or say TEXT")
 
@@ -147,36 +160,38 @@ class Slurm:
 
     kind: str = key("local", "set by slurm=local or slurm=cluster", choices=("local", "cluster"))
     tasks: int | None = key(None, "tasks to share the shards; local: 1, else up to 64", low=1)
-    gpus: int | None = key(None, "per task; local: shared by tasks at a time", low=0, high=64)
+    gpus: Any = key(
+        None, "per task, as number or TYPE:N; local: shared by tasks at a time", text=True
+    )
     cpus: int | None = key(None, "per task", low=1)
-    mem: str | None = key(None, "per task, such as 128G")
-    time: Any = key(None, "minutes, or a quoted [D-]HH:MM[:SS]")
-    partition: str | None = key(None, "sbatch --partition")
-    account: str | None = key(None, "sbatch --account")
-    qos: str | None = key(None, "sbatch --qos")
-    constraint: str | None = key(None, "sbatch --constraint")
-    exclude: str | None = key(None, "sbatch --exclude")
+    mem: str | None = key(None, "per task, such as 128G", text=True)
+    time: Any = key(None, "minutes, or a quoted HH:MM:SS, D-HH, D-HH:MM[:SS]", text=True)
+    partition: str | None = key(None, "sbatch --partition", text=True)
+    account: str | None = key(None, "sbatch --account", text=True)
+    qos: str | None = key(None, "sbatch --qos", text=True)
+    constraint: str | None = key(None, "sbatch --constraint", text=True)
+    exclude: str | None = key(None, "sbatch --exclude", text=True)
     parallelism: int | None = key(None, "tasks at a time", low=1)
     steal: bool = key(True, "a task that is done takes over shards that nobody holds")
     requeue: bool = key(True, "tasks come back after preemption and time limits")
     attempts: int = key(5, "of a task in a row that finish no shard and no sample", low=1)
     signal_delay: int = key(90, "seconds between USR2 and the end of the time", low=1)
     setup: list[str] = key([], "shell lines before the task")
-    python: str | None = key(None, "command that starts Python on a node")
+    python: str | None = key(None, "command that starts Python on a node", text=True)
     srun_args: list[str] = key([], "further arguments of srun")
     metrics: str | None = key(
-        None, "folder for a Prometheus text file per task, rewritten in a run"
+        None, "folder for a Prometheus text file per task, rewritten in a run", path=True
     )
     lease_seconds: float = key(60.0, "a lease unchanged for so long is dead", low=0.5)
     flush_seconds: float = key(3.0, "between journal flushes", low=0.05)
-    additional: dict[str, Any] = key({}, "further sbatch options")
+    additional: dict[str, Any] = key({}, "further sbatch options", text=True)
 
 
 @dataclass(kw_only=True)
 class Onnx:
     """An ONNX model with one image input N×3×H×W; `class_` is written `class` as a key."""
 
-    path: str | None = key(None, "the .onnx file")
+    path: str | None = key(None, "the .onnx file", path=True)
     sha256: str | None = key(None, "of the file; another one is an error at launch")
     threshold: float = key(0.5, "what action compares the score with")
     size: Any = key(None, "input side, or [height,width]; default: the model's own")
@@ -238,7 +253,7 @@ class Quality:
 class Output:
     """What is written and where."""
 
-    dir: str = key(MISSING, "the run directory")
+    dir: str = key(MISSING, "the run directory", path=True)
     text: str = key("replace", ".txt becomes the caption, or stays", choices=("replace", "keep"))
     mode: str = key("full", "whole samples, or caption-only shards", choices=("full", "captions"))
     license: str = key("other", "in the data set card: an identifier such as cc-by-4.0")

@@ -17,6 +17,7 @@ from typing import Any
 
 from submitit.local.local import LocalExecutor, LocalJob
 
+from recaption.config.check import gpu_count
 from recaption.config.schema import Config
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
@@ -32,11 +33,12 @@ class LocalTasks:
     def __init__(self, paths: RunPaths, submission: Submission, config: Config, *, tied: bool):
         self.paths, self.submission, self.tied = paths, submission, tied
         self.waiting = deque(range(len(submission.slices)))
-        gpus = visible_gpus()[: config.slurm.gpus]
+        gpus = gpus_of(config)
         self.at_once = config.slurm.parallelism or default_parallelism(config)
         self.at_once = max(1, min(self.at_once, len(submission.slices), len(gpus) or self.at_once))
         self.free = list(range(self.at_once))
-        self.gpus = [gpus[i :: self.at_once] for i in range(self.at_once)] if gpus else []
+        chosen = gpus or config.slurm.gpus == 0  # which hides them all
+        self.gpus = [gpus[i :: self.at_once] for i in range(self.at_once)] if chosen else []
         self.cpus = config.slurm.cpus or max(1, cpus() // self.at_once)
         self.running: dict[int, tuple[subprocess.Popen[bytes], int]] = {}
         self.codes: dict[int, int] = {}
@@ -83,9 +85,15 @@ class LocalTasks:
         self.running[task] = (job._process, place)
 
 
+def gpus_of(config: Config) -> list[str]:
+    """The GPUs of this machine that slurm.gpus allows."""
+    allowed = config.slurm.gpus
+    return visible_gpus()[: None if allowed is None else gpu_count(allowed)]
+
+
 def default_parallelism(config: Config) -> int:
     """As many tasks at once as there are GPUs, or pairs of CPUs where there are none."""
-    gpus = len(visible_gpus()[: config.slurm.gpus]) // config.engine.tensor_parallel
+    gpus = len(gpus_of(config)) // config.engine.tensor_parallel
     return gpus or max(1, cpus() // 2)
 
 

@@ -8,7 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from recaption.config.check import minutes
 from recaption.config.compose import compose_config, conf_dir, sweep_points, to_config
 from recaption.config.overrides import prepare
 from recaption.config.records import typed_config
@@ -199,34 +198,6 @@ def test_free_mappings_take_new_keys() -> None:
     config = config_of("slurm.additional.reservation=night", "model.engine.block_size=32")
     assert config.slurm.additional == {"reservation": "night"}
     assert config.model.engine == {"block_size": 32}
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("90", 90),
-        ("'24:00:00'", 1440),
-        ("'24:00'", 1440),
-        ("'2-12:30:00'", 3630),
-        ("'00:00:30'", 1),
-        ("null", None),
-    ],
-)
-def test_slurm_time(value: str, expected: int | None) -> None:
-    assert config_of(f"slurm.time={value}").slurm.time == expected
-
-
-@pytest.mark.parametrize("value", [86400, "60-00:00:00", 0, -5, 1.5, True, "1h"])
-def test_a_slurm_time_that_cannot_be_meant_is_refused(value: object) -> None:
-    with pytest.raises(UserError, match=r"slurm\.time"):
-        minutes(value)
-
-
-def test_an_unquoted_time_in_a_preset_is_refused_with_a_hint(tmp_path: Path) -> None:
-    (tmp_path / "slurm").mkdir()
-    (tmp_path / "slurm/site.yaml").write_text("kind: cluster\ntime: 24:00:00\n")
-    with pytest.raises(UserError, match=r"slurm\.time=86400.*quoted"):
-        config_of("slurm=site", config_dir=tmp_path)
 
 
 def test_presets_of_a_users_own(tmp_path: Path) -> None:
