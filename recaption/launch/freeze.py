@@ -15,7 +15,7 @@ from recaption.errors import UserError, bad_value
 from recaption.model_files import resolve
 from recaption.prepare.score import pin_scorers
 from recaption.run.identity import differences, fingerprint, identity
-from recaption.run.paths import RunPaths
+from recaption.run.paths import RunPaths, stem
 from recaption.run.record import RULES, InputShard, Run, read_run, write_run
 from recaption.versions import versions
 
@@ -46,6 +46,8 @@ def freeze(
     there = run_at(config.output.dir)
     _refuse_inputs(paths, shards)
     _refuse_effects(there, config, prompts, named)
+    if there is None:
+        _refuse_long_names(paths, shards)
     pin_scorers(config)
     model = resolve(config.model, needed=config.engine.kind != "fake")
     covered = identity(config, prompts, model.files, [s.url for s in shards])
@@ -119,6 +121,18 @@ def _refuse_inputs(paths: RunPaths, shards: list[InputShard]) -> None:
     folders = {os.path.dirname(s.url.removeprefix("file://")) for s in shards}
     if any(os.path.realpath(folder) == root for folder in folders if folder.startswith("/")):
         raise bad_value("output.dir", paths.root, "holds input shards; choose another folder")
+
+
+def _refuse_long_names(paths: RunPaths, shards: list[InputShard]) -> None:
+    """Journals and temporary files have a shard's name and more, and a file system takes so much."""
+    most = paths.longest_stem()
+    for shard in shards:
+        length = len(os.fsencode(stem(shard.name)))
+        if length > most:
+            raise UserError(
+                f"data.shards: {shard.url}: its name has {length} bytes, and in {paths.root} there is "
+                f"room for {most} (file names there have an end of ours); give it a shorter one"
+            )
 
 
 def _refuse_foreign(paths: RunPaths) -> None:

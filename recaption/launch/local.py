@@ -34,8 +34,7 @@ class LocalTasks:
         self.paths, self.submission, self.tied = paths, submission, tied
         self.waiting = deque(range(len(submission.slices)))
         gpus = gpus_of(config)
-        self.at_once = config.slurm.parallelism or default_parallelism(config)
-        self.at_once = max(1, min(self.at_once, len(submission.slices), len(gpus) or self.at_once))
+        self.at_once = places(config, len(submission.slices))
         self.free = list(range(self.at_once))
         chosen = gpus or config.slurm.gpus == 0  # which hides them all
         self.gpus = [gpus[i :: self.at_once] for i in range(self.at_once)] if chosen else []
@@ -89,6 +88,13 @@ def gpus_of(config: Config) -> list[str]:
     """The GPUs of this machine that slurm.gpus allows."""
     allowed = config.slurm.gpus
     return visible_gpus()[: None if allowed is None else gpu_count(allowed)]
+
+
+def places(config: Config, tasks: int) -> int:
+    """How many of so many tasks run at once here."""
+    allowed = config.slurm.parallelism or default_parallelism(config)
+    gpus = len(gpus_of(config))
+    return max(1, min(allowed, tasks, gpus or allowed))
 
 
 def default_parallelism(config: Config) -> int:

@@ -170,22 +170,32 @@ def _expanded(shards: Any) -> Iterator[str]:
         yield from _expand_one(pattern)
 
 
-def _expand_one(pattern: str) -> Iterator[str]:
+def _expand_one(pattern: str, lists: tuple[str, ...] = ()) -> Iterator[str]:
+    """What one pattern stands for; `lists` are those that name it, outermost first."""
     if pattern.startswith(PIPE):
         yield from braces(pattern)
     elif pattern.endswith((".txt", ".list")) and "://" not in pattern:
-        try:
-            lines = Path(pattern).expanduser().read_text().splitlines()
-        except OSError as e:
-            raise bad_value(
-                "data.shards", pattern, f"cannot read this list: {e.strerror}"
-            ) from None
-        for line in lines:
-            if line.strip() and line[0] != "#":
-                yield from _expand_one(line.strip())
+        path = os.path.realpath(os.path.expanduser(pattern))
+        if path in lists:
+            raise bad_value("data.shards", lists[0], f"{lists[-1]} names {path} again")
+        for line in _lines(pattern):
+            yield from _expand_one(line, (*lists, path))
     else:
         for url in braces(pattern):
             yield from _matching(url, pattern)
+
+
+def _lines(pattern: str) -> list[str]:
+    """What a list file names, without empty lines and comments."""
+    try:
+        text = Path(pattern).expanduser().read_text("utf-8-sig")
+    except OSError as e:
+        raise bad_value("data.shards", pattern, f"cannot read this list: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        line = e.object.count(b"\n", 0, e.start) + 1
+        raise bad_value("data.shards", pattern, f"line {line} of this list is not UTF-8") from None
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _matching(url: str, pattern: str) -> Iterable[str]:

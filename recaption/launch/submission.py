@@ -49,6 +49,7 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
     """
     marked = paths.marked()
     missing = [p for p in selected if run.shards[p].name not in marked]
+    parts = slices(missing, run.shards, _tasks(config, len(missing)))
     print(f"run directory: {paths.root}")
     if not missing:
         card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it
@@ -59,7 +60,7 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
         number=0,
         config=plain_config(config),
         selected=selected,
-        slices=slices(missing, run.shards, _tasks(config, len(missing))),
+        slices=parts,
         created=time.time(),
         left_out=left_out(config),
     )
@@ -99,8 +100,16 @@ def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int
 
 
 def _tasks(config: Config, shards: int) -> int:
-    default = CLUSTER_TASKS if config.slurm.kind == "cluster" else 1
-    return min(config.slurm.tasks or default, shards)
+    """How many tasks share the shards; UserError where they must start at once and cannot."""
+    on_cluster = config.slurm.kind == "cluster"
+    tasks = min(config.slurm.tasks or (CLUSTER_TASKS if on_cluster else 1), shards)
+    if config.wait is False and not on_cluster:
+        from recaption.launch.local import places
+
+        if (most := places(config, tasks)) < tasks:
+            reason = f"with slurm=local all tasks start at once, and here is room for {most}"
+            raise UserError(f"wait=false: {reason}; lower slurm.tasks={tasks}")
+    return tasks
 
 
 def _on_cluster(
@@ -145,10 +154,6 @@ def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> 
     _next_commands(paths)
     sys.stdout.flush()
     if not waiting:
-        if tasks.at_once < len(submission.slices):
-            raise UserError(
-                "wait=false: with slurm=local all tasks start at once; lower slurm.tasks"
-            )
         tasks.alive()
         return Outcome(paths.root, ",".join(jobs), 0, "started")
     with _interruptible():

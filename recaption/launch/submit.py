@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from recaption.config.schema import Config, Slurm
 from recaption.errors import UserError, bad_value
-from recaption.run.paths import RunPaths
+from recaption.run.paths import KILLS, RunPaths
 from recaption.run.record import Submission
 from recaption.slurm import settings
 from recaption.task.attempt import REQUEUE, run_task
@@ -23,15 +24,7 @@ ENDLESS = 1_000_000  # submitit's count of timeouts must not end a long run
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize
 UNHANDLED = 140  # srun's exit code when USR2 came before Python had a handler for it
 SETUP = ['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK']
-TEARDOWN = [
-    "code=$?",
-    f'if [ "$code" = {REQUEUE} ] || [ "$code" = {UNHANDLED} ]; then',
-    '  task="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
-    '  scontrol requeue "$task" && sleep 60',
-    '  echo "recaption: this task could not be requeued; recaption.retry goes on with it"',
-    "fi",
-    'exit "$code"',
-]
+KILLED = (137, 253)  # the kernel killed Python, most likely for memory; 253: as Slurm says it
 CONTAINED = ("container", "container-image", "container_image")  # options of the whole batch job
 
 
@@ -104,6 +97,8 @@ def make_executor(paths: RunPaths, config: Config) -> submitit.SlurmExecutor:
         paths.logs, max_num_timeout=ENDLESS, python=config.slurm.python
     )
     executor.update_parameters(**parameters(config.slurm, config.data.name or "run"))
+    if config.slurm.requeue:
+        executor.update_parameters(teardown=_teardown(paths, config.slurm.attempts))
     return executor
 
 
@@ -137,15 +132,40 @@ def parameters(slurm: Slurm, name: str) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "wckey": None,
         "setup": SETUP + slurm.setup,
-        "teardown": TEARDOWN if slurm.requeue else None,
         "additional_parameters": additional,
     }
 
 
+def _teardown(paths: RunPaths, attempts: int) -> list[str]:
+    """The script's last lines, which requeue a task that asks for it, or that was killed.
+
+    A task that is killed before it has a log of its own is requeued so many times; the others count
+    themselves (see task.attempts).
+    """
+    return [
+        "code=$? again=",
+        'task="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
+        f"kills={shlex.quote(str(paths.logs))}/${{task}}{KILLS}",
+        'case "$code" in',
+        f"{REQUEUE} | {UNHANDLED}) again=1 ;;",
+        f"{' | '.join(map(str, KILLED))})",
+        '  echo "$code" >>"$kills"',
+        f'  [ "$(wc -l <"$kills")" -ge {attempts} ] || again=1',
+        '  [ "$again" ] || echo "recaption: this task was killed again and again before it began,'
+        ' as it seems for want of memory: recaption.retry with a larger slurm.mem goes on with it" ;;',
+        "esac",
+        'if [ "$again" ]; then',
+        '  scontrol requeue "$task" && sleep 60',
+        '  echo "recaption: this task could not be requeued; recaption.retry goes on with it"',
+        "fi",
+        'exit "$code"',
+    ]
+
+
 def max_array_size() -> int:
-    """How many tasks one array may have: Slurm's MaxArraySize caps the index."""
+    """How many tasks one array may have: Slurm's MaxArraySize caps the index; 0: it has no arrays."""
     value = settings().get("MaxArraySize", "")
-    return int(value) if value.isdigit() else DEFAULT_MAX_ARRAY
+    return max(1, int(value)) if value.isdigit() else DEFAULT_MAX_ARRAY
 
 
 def warnings(slurm: Slurm) -> list[str]:

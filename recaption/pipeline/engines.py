@@ -116,7 +116,7 @@ class Engines:
             messages: list[tuple[Any, ...]] = handle.connection.recv()
         except (EOFError, OSError):
             handle.process.join(STOP_SECONDS)
-            reason = handle.last_words or f"exit code {handle.process.exitcode}"
+            reason = handle.last_words or _ending(handle.process.exitcode)
             return self._died(handle, reason)
         handle.since = time.monotonic()
         for message in messages:
@@ -186,3 +186,8 @@ class Engines:
             os.killpg(pid, signal.SIGKILL)
         children.kill(handle.process)
         handle.connection.close()
+
+
+def _ending(code: int | None) -> str:
+    memory = ", as where memory runs out (slurm.mem)" if code == -signal.SIGKILL else ""
+    return f"exit code {code}{memory}"

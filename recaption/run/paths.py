@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 INHERITED = "inherited"  # in place of SUBMISSION-TASK, for shards taken over from a parent run
+KILLS = "_kills"  # end of the name of a file in logs, a line for each time that a job was killed
+LONGEST_ATTEMPT = 32  # bytes of an attempt's id, and of a launcher's tag
+LONGEST_SERIAL = 13  # bytes that tell one attempt's journals apart
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,8 @@ class RunPaths:
 
     def journals_of(self, name: str) -> list[Path]:
         """Every attempt's journal of one shard, in no particular order."""
-        prefix = f"{stem(name)}@"
         with os.scandir(self.journals) as entries:
-            return [Path(e.path) for e in entries if e.name.startswith(prefix)]
+            return [Path(e.path) for e in entries if owner_of(e.name) == stem(name)]
 
     def temporary(self, final: Path, attempt: str) -> Path:
         """Where an attempt writes `final`; a marker, a lease and a failure have the same name."""
@@ -100,9 +102,9 @@ class RunPaths:
 
     def temporaries_of(self, name: str) -> list[Path]:
         """Temporary files of any attempt at publishing one shard."""
-        prefixes = tuple(f"{stem(name)}{suffix}@" for suffix in (".tar", ".parquet", ".json"))
+        finals = {f"{stem(name)}{suffix}" for suffix in (".tar", ".parquet", ".json")}
         with os.scandir(self.temporaries) as entries:
-            return [Path(e.path) for e in entries if e.name.startswith(prefixes)]
+            return [Path(e.path) for e in entries if owner_of(e.name) in finals]
 
     def temporaries_by(self, attempt: str) -> list[Path]:
         """Temporary files of one attempt."""
@@ -128,10 +130,28 @@ class RunPaths:
         """What a task printed; `job` is its Slurm id (with submitit's node 0) or local label."""
         return self.logs / f"{job}_log.out"
 
+    def kills(self, job: str) -> Path:
+        """Where a batch script counts how often a job was killed before it had a log of its own."""
+        return self.logs / f"{job}{KILLS}"
+
     def marked(self) -> set[str]:
         """Names of the published shards, by one directory scan."""
         with os.scandir(self.markers) as entries:
             return {f"{e.name[:-5]}.tar" for e in entries if e.name.endswith(".json")}
+
+    def longest_stem(self) -> int:
+        """Bytes that a shard's name without `.tar` may have, so that the file system takes the names
+        of all its files."""
+        attempt = "x" * LONGEST_ATTEMPT
+        journal = self.journal(".tar", attempt + "x" * LONGEST_SERIAL)
+        temporary = self.temporary(self.sidecar(".tar"), attempt)
+        there = next(p for p in (self.root, *self.root.parents) if os.path.exists(p))
+        return os.statvfs(there).f_namemax - max(len(journal.name), len(temporary.name))
+
+
+def owner_of(entry: str) -> str:
+    """What a journal or temporary file belongs to: all before the last `@`, which a name may have."""
+    return entry.rpartition("@")[0]
 
 
 def stem(name: str) -> str:

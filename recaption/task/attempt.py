@@ -57,13 +57,12 @@ def run_task(root: str, number: int, task: int) -> None:
     stopping.allow(config.slurm.signal_delay)
     attempt = attempt_id(number, task)
     log = TaskLog(paths.task_log(number, task, attempt))
+    paths.kills(_job()).unlink(missing_ok=True)
     claims = Claims(paths, run, submission, task, attempt, log)
     why, reason = "error", ""
     try:
         _check_progress(paths, number, task, config.slurm.attempts, attempt)
         why = _work(paths, run, submission, task, attempt, log, claims, stopping)
-        if stopping.wants_requeue() and why in (DRAIN, NOW):
-            _check_progress(paths, number, task, config.slurm.attempts)
     except BaseException as e:
         why, reason = "error", str(e) if isinstance(e, RecaptionError) else repr(e)
         raise
@@ -88,6 +87,12 @@ def attempt_id(submission: int, task: int) -> str:
     """Unique among all attempts at all tasks, readable, and free of path separators."""
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     return f"{submission}-{task}-{restart}-{uuid.uuid4().hex[:12]}"
+
+
+def _job() -> str:
+    """Slurm's id of this job or array element, as the batch script has it; else ''."""
+    array, element = (os.environ.get(f"SLURM_ARRAY_{n}_ID", "") for n in ("JOB", "TASK"))
+    return f"{array}_{element}" if array else os.environ.get("SLURM_JOB_ID", "")
 
 
 def _work(
@@ -121,13 +126,16 @@ def _work(
     )
     started = time.monotonic()
     summary = Summary(claims, task)
+    textfile = None
+    if config.slurm.metrics:
+        name = f"{run.fingerprint[:12]}-{submission.number}-{task}"
+        textfile = metrics.Textfile(config.slurm.metrics, str(paths.root), name)
 
     def beat(loop: Pipeline) -> None:
         values = metrics.figures(loop, started)
         log.write("beat", **values)
-        if config.slurm.metrics:
-            name = f"{run.fingerprint[:12]}-{submission.number}-{task}"
-            metrics.write_prometheus(config.slurm.metrics, str(paths.root), name, values)
+        if textfile:
+            textfile.write(values)
 
     def tick(loop: Pipeline) -> None:
         claims.beat()
@@ -138,19 +146,26 @@ def _work(
     pipeline.run(lambda: NOW if claims.superseded else stopping.state(), tick)
     beat(pipeline)
     summary.show(pipeline)
-    return "superseded" if claims.superseded else pipeline.state or "done"
+    why = "superseded" if claims.superseded else pipeline.state or "done"
+    if stopping.wants_requeue() and why in (DRAIN, NOW) and pipeline.running_seconds:
+        _check_progress(paths, submission.number, task, config.slurm.attempts)
+    return why
 
 
 def _check_progress(
     paths: RunPaths, number: int, task: int, allowed: int, besides: str = ""
 ) -> None:
     """Raise TaskError when too many attempts in a row, `besides` this one, came to nothing."""
-    attempts = read_attempts(paths.task_logs(number, task), besides)
-    if fruitless(attempts) >= allowed:
-        raise TaskError(
-            f"no shard and no sample finished in {allowed} attempts (slurm.attempts); the tasks' "
-            f"logs in {paths.logs} say why. `python -m recaption.retry {paths.root}` tries again"
-        )
+    vain = fruitless(read_attempts(paths.task_logs(number, task), besides))
+    if len(vain) < allowed:
+        return
+    killed = sum(attempt.killed for attempt in vain)
+    why = f"; {killed} of them were killed, as it seems for want of memory (slurm.mem)"
+    raise TaskError(
+        f"no shard and no sample finished in {len(vain)} attempts (slurm.attempts)"
+        f"{why if killed else ''}; the tasks' logs in {paths.logs} say why. "
+        f"`python -m recaption.retry {paths.root}` tries again"
+    )
 
 
 def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:

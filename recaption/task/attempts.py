@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from recaption.pipeline.loop import DRAIN, NOW
 from recaption.run.tasklog import read_log
 
 
-def read_attempts(logs: Iterable[Path], besides: str = "") -> list[bool]:
-    """For each attempt in the order of their starts, whether it finished a shard or a sample.
+@dataclass(frozen=True, order=True)
+class Attempt:
+    """One attempt that had its chance."""
 
-    A shard that was given up on counts, too; `besides` is the id of an attempt to leave out.
+    started: float
+    got_somewhere: bool  # it finished a shard or a sample, or gave one up
+    killed: bool  # it ended without a last word
+
+
+def read_attempts(logs: Iterable[Path], besides: str = "") -> list[Attempt]:
+    """Attempts in the order of their starts; `besides` is the id of one to leave out.
+
+    So are those that were told to stop before one of their engines was ready.
     """
     found = []
     for path in logs:
-        events = list(read_log(path))
-        if events and not path.stem.endswith(f"@{besides}"):
+        events = read_log(path)
+        if events and not path.stem.endswith(f"@{besides}") and not _was_called_off(events):
             got_somewhere = any(
                 e["event"] in ("published", "failed") or e.get("settled") or e.get("why") == "done"
                 for e in events
             )
-            found.append((events[0]["time"], got_somewhere))
-    return [got_somewhere for _, got_somewhere in sorted(found)]
+            killed = all(e["event"] != "stop" for e in events)
+            found.append(Attempt(events[0]["time"], got_somewhere, killed))
+    return sorted(found)
 
 
-def fruitless(attempts: Sequence[bool]) -> int:
-    """How many of the latest attempts in a row came to nothing."""
+def fruitless(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The latest attempts in a row that came to nothing."""
     count = 0
-    for got_somewhere in reversed(attempts):
-        if got_somewhere:
+    for attempt in reversed(attempts):
+        if attempt.got_somewhere:
             break
         count += 1
-    return count
+    return list(attempts[len(attempts) - count :])
+
+
+def _was_called_off(events: Sequence[dict[str, Any]]) -> bool:
+    told = any(e["event"] == "stop" and e["why"] in (DRAIN, NOW) for e in events)
+    return told and not any(e.get("engine_seconds") for e in events)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from recaption import publish
+from recaption.errors import DiskFull
 from recaption.pipeline.loop import Pipeline
 from recaption.task.summary import tree_bytes
 
@@ -45,17 +47,33 @@ def figures(pipeline: Pipeline, started: float) -> dict[str, Any]:
     }
 
 
-def write_prometheus(folder: str, run: str, task: str, values: dict[str, Any]) -> None:
-    """Replace FOLDER/recaption-TASK.prom, in the text format of node exporter's textfile collector."""
-    labels = f'{{run="{_escaped(run)}",task="{_escaped(task)}"}}'
-    lines = []
-    for name, text in HELP.items():
-        metric = f"recaption_{name}"
-        lines += [f"# HELP {metric} {text}", f"# TYPE {metric} gauge"]
-        lines.append(f"{metric}{labels} {values[name]}")
-    path = Path(folder, f"recaption-{task}.prom")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    publish.replace(path, "".join(f"{line}\n" for line in lines).encode(), temporary)
+class Textfile:
+    """FOLDER/recaption-TASK.prom, in the text format of node exporter's textfile collector.
+
+    A folder that is missing, full or not ours is said once; the task goes on without.
+    """
+
+    def __init__(self, folder: str, run: str, task: str) -> None:
+        self.path = Path(folder, f"recaption-{task}.prom")
+        self.labels = f'{{run="{_escaped(run)}",task="{_escaped(task)}"}}'
+        self.said = False
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Replace the file by one with these values."""
+        lines = []
+        for name, text in HELP.items():
+            metric = f"recaption_{name}"
+            lines += [f"# HELP {metric} {text}", f"# TYPE {metric} gauge"]
+            lines.append(f"{metric}{self.labels} {values[name]}")
+        content = "".join(f"{line}\n" for line in lines).encode()
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            publish.replace(self.path, content, temporary)
+        except (OSError, DiskFull) as e:
+            if not self.said:
+                said = f"slurm.metrics={self.path.parent}: cannot be written, and is left out: {e}"
+                print(f"recaption: {said}", file=sys.stderr, flush=True)
+            self.said = True
 
 
 def _escaped(text: str) -> str:

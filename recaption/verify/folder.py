@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from recaption.run.paths import RunPaths, stem
+from recaption.run.paths import RunPaths, owner_of, stem
 from recaption.run.record import Run
 from recaption.run.scan import RunState
 from recaption.verify.defect import Findings
@@ -65,7 +65,7 @@ def _markers(paths: RunPaths, found: Findings, names: set[str], marked: set[str]
 
 def _leftovers(paths: RunPaths, found: Findings, marked: set[str], working: set[str]) -> None:
     for entry in _entries(paths.journals):
-        shard = f"{entry.partition('@')[0]}.tar"
+        shard = f"{owner_of(entry)}.tar"
         if shard in marked and not _in_use(entry, working):
             found.add("leftover journal", f"{paths.journals.name}/{entry}", shard)
     for entry in _entries(paths.temporaries):

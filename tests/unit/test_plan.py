@@ -52,13 +52,29 @@ def test_a_glob_is_sorted_and_absolute(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_list_file_may_hold_patterns_comments_and_urls(tmp_path: Path) -> None:
     (tmp_path / "x.tar").touch()
     listed = tmp_path / "shards.list"
-    listed.write_text(f"# these\n\n{tmp_path}/*.tar\ns3://b/{{0..1}}.tar\n/abs/y.tar\n")
+    lines = f"# these\n\n{tmp_path}/*.tar\n  # those\ns3://b/{{0..1}}.tar\n/abs/y.tar\n"
+    listed.write_text(lines, "utf-8-sig")
     assert expand(str(listed)) == [
         f"{tmp_path}/x.tar",
         "s3://b/0.tar",
         "s3://b/1.tar",
         "/abs/y.tar",
     ]
+
+
+def test_a_list_file_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes("/d/a.tar\n/d/ü.tar\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"data\.shards=.*x\.txt: line 2 .* not UTF-8"):
+        expand(f"{tmp_path}/x.txt")
+
+
+@pytest.mark.parametrize("ring", [["a.txt"], ["a.txt", "b.list", "c.txt"]])
+def test_list_files_that_name_themselves(tmp_path: Path, ring: list[str]) -> None:
+    for name, following in zip(ring, [*ring[1:], ring[0]], strict=True):
+        (tmp_path / name).write_text(f"/d/x.tar\n{tmp_path}/{following}\n")
+    last = rf"{ring[-1]} names .*a\.txt again"
+    with pytest.raises(UserError, match=rf"data\.shards=.*a\.txt: .*{last}"):
+        expand(f"{tmp_path}/a.txt")
 
 
 @pytest.mark.parametrize("shards", ["[/d/{a,b}.tar,/d/c.tar]", ["/d/{a,b}.tar", "/d/c.tar"]])

@@ -20,7 +20,7 @@ SCRIPTS = {
     '{ echo "sbatch: error: too many jobs" >&2; exit 1; }; '
     'cp "$1" "$KEEP/$n.sh"; echo "Submitted batch job $((100 + n))"',
     "srun": "exit 1",
-    "scontrol": 'echo "MaxArraySize            = 4"',
+    "scontrol": 'echo "scontrol $*"; echo "MaxArraySize            = 4"',
     "squeue": "exit 1",
 }
 
@@ -82,6 +82,42 @@ def test_every_key_in_the_batch_script(site: Site) -> None:
     (script,) = site.scripts()
     script = script.replace(sys.executable, "PYTHON").replace(str(site.folder), "HERE")
     assert script == GOLDEN.read_text()
+
+
+def test_a_task_that_is_killed_comes_back_so_many_times(site: Site) -> None:
+    """Killed before it has a log; with a log of its own it would count itself."""
+    done = site.launch("slurm=cluster", "slurm.tasks=2", "slurm.attempts=3")
+    assert done.returncode == 0, done.stderr
+    (script,) = site.scripts()
+    ending = f"(exit $CODE)\n{script[script.index('code=$?') :]}"
+    said = []
+    for code in (137, 253, 0, 1, 75, 137):
+        done = subprocess.run(
+            ["/bin/bash", "-c", ending.replace("sleep 60", ":")],
+            env={"CODE": str(code), "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+            | {"PATH": f"{site.folder}/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert not done.stderr
+        said.append(done.stdout)
+    asked, kept, ended = "scontrol requeue 7_1", "", said.pop()
+    assert [asked in text or text for text in said] == [True, True, kept, kept, True]
+    assert asked not in ended
+    assert "slurm.mem" in ended
+
+
+def test_a_cluster_without_arrays(site: Site) -> None:
+    (site.folder / "bin/scontrol").write_text("#!/bin/sh\necho 'MaxArraySize            = 0'\n")
+    done = site.launch("slurm=cluster", "slurm.tasks=3", "slurm.parallelism=2")
+    assert done.returncode == 0, done.stderr
+    assert "job ids: 100 101 102" in done.stdout
+    scripts = site.scripts()
+    assert not any("--array" in script for script in scripts)
+    waits = [re.findall(r"--dependency=(\S+)", script) for script in scripts]
+    assert waits == [[], [], ["afterany:100"]]
 
 
 def test_parallelism_is_shared_out_among_arrays(site: Site) -> None:

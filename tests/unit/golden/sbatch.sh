@@ -31,9 +31,17 @@ srun --unbuffered --output HERE/run/.recaption/logs/%A_%a_%t_log.out --container
 
 
 # teardown
-code=$?
-if [ "$code" = 75 ] || [ "$code" = 140 ]; then
-  task="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+code=$? again=
+task="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+kills=HERE/run/.recaption/logs/${task}_kills
+case "$code" in
+75 | 140) again=1 ;;
+137 | 253)
+  echo "$code" >>"$kills"
+  [ "$(wc -l <"$kills")" -ge 5 ] || again=1
+  [ "$again" ] || echo "recaption: this task was killed again and again before it began, as it seems for want of memory: recaption.retry with a larger slurm.mem goes on with it" ;;
+esac
+if [ "$again" ]; then
   scontrol requeue "$task" && sleep 60
   echo "recaption: this task could not be requeued; recaption.retry goes on with it"
 fi
