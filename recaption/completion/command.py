@@ -17,7 +17,7 @@ SHELLS = ("bash",)
 OPTIONS = {  # what each command takes besides KEY=VALUE and files
     "launch": "--multirun --cfg --resolve --config-dir --config-name --help",
     "status": "--watch --json --help",
-    "verify": "--input --json --help",
+    "verify": "--input --complete --json --help",
     "retry": "--status --reason --config-dir --help",
     "filter": "--where --help",
     "report": "--samples --shards --fetch --help",

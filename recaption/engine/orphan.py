@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
 
 PR_SET_PDEATHSIG = 1
 VARIABLE = "RECAPTION_DIE_WITH_PARENT"
@@ -48,3 +49,15 @@ def register() -> None:
     """vLLM's plug-in hook, run in its own processes; inert unless a task set the variable."""
     if os.environ.get(VARIABLE):
         die_with_parent()
+        lock_bars_by_thread()
+
+
+def lock_bars_by_thread() -> None:
+    """Have tqdm's bars share no semaphore with other processes.
+
+    A process that is ended before it could give that back leaves it to the resource tracker, which
+    complains of it at the end of the task's log. vLLM draws bars while it loads a model.
+    """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from recaption.engine.base import Device, Engine, Spec
-from recaption.engine.orphan import VARIABLE, die_with_task, guard_group
+from recaption.engine.orphan import VARIABLE, die_with_task, guard_group, lock_bars_by_thread
 from recaption.engine.payload import unpack
 
 PULSES = 4  # within the time after which silence counts as death
@@ -48,6 +48,7 @@ def main(connection: Connection, spec: Spec, device: Device, arena: str, log: st
     multiprocessing.current_process().daemon = False  # vLLM starts processes of its own
     die_with_task()
     os.environ[VARIABLE] = "1"
+    lock_bars_by_thread()
     if log:
         fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         os.dup2(fd, 1)

@@ -59,8 +59,10 @@ class _Progress:
         marked = len(paths.marked() & names)
         tasks = [t for t in scan(paths, run).tasks if t.submission == submission]
         captioned = sum(t.beat.get("captioned", 0) for t in tasks)
+        others = sum(t.settled for t in tasks) - captioned
         rate = sum(t.rate() for t in tasks if not t.stop)
         text = f"{captioned} captions in {before - self.started:.0f} s"
+        text += f", {others} samples without one" if others > 0 else ""
         text += f", {rate:.1f} images/s" if rate else ""
         working = [t for t in tasks if t.beat.get("settled")]
         if not working:

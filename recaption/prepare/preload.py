@@ -1,17 +1,27 @@
-"""Imported once by the forkserver: builds the renderer there, so that workers start at once."""
+"""Imported once by the forkserver: builds the renderer there, so that workers start at once.
+
+It renders a picture, too: what libraries say once in each process is then said once in a task's log.
+"""
 
 from __future__ import annotations
 
 import os
 import traceback
 
-from recaption.engine.base import Spec
+import PIL.Image
+
+from recaption.engine.base import Question, Spec
+from recaption.errors import SampleError
 from recaption.prepare.worker import preload
 
 VARIABLE = "RECAPTION_SPEC"
 
 if VARIABLE in os.environ:
     try:
-        preload(Spec.from_json(os.environ[VARIABLE]))
+        spec = Spec.from_json(os.environ[VARIABLE])
+        questions = [Question(p.name, p.system, p.text) for p in spec.prompts]
+        preload(spec).render(PIL.Image.new("RGB", (96, 64)), "preload", questions)
+    except SampleError:
+        pass  # a prompt that is too long before anything is filled in is each sample's own matter
     except Exception:  # noqa: BLE001 - workers meet it again and report it to the task
         traceback.print_exc()

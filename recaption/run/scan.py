@@ -25,6 +25,7 @@ class TaskState:
     start: dict[str, Any] = field(default_factory=dict)
     beats: deque[dict[str, Any]] = field(default_factory=deque)  # of the last RATE_SECONDS
     stop: dict[str, Any] = field(default_factory=dict)
+    told_to_stop: bool = False
     published: int = 0
     last_sign: float = 0.0
 
@@ -163,6 +164,8 @@ def _read_task(paths: RunPaths, name: str, logged: _Logged) -> TaskState | None:
                 logged.failed[event["shard"]] = {**event, "label": label}
             case "beat":
                 state.add_beat(event)
+            case "stopping":
+                state.told_to_stop = True
             case "stop":
                 state.stop = event
     return None if inherited else state

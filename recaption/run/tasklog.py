@@ -2,7 +2,7 @@
 
 Events: `start`, `published` (a shard with its counts, and the most frequent reasons of samples
 without a caption), `failed` (a shard with the reason), `beat` (what the task has done so far; ever
-rarer, at least once a minute), `stop`.
+rarer, at least once a minute), `stopping` (a signal asked for it), `stop`.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ JSON of a run (further keys may come, these stay):
   seconds_left         an estimate; null when unknown or when nothing is at work
   tasks                submission, task, job, node, attempts, published (shards), settled (samples),
                        rate (images/s), restarts (of engines), started and last_sign (Unix time), log;
-                       state: pending, starting, running, held, stuck, done, stopped, failed, lost,
-                       unknown (squeue does not answer); reason;
+                       state: pending, starting, running, stopping, held, stuck, done, stopped, failed,
+                       lost, unknown (squeue does not answer); reason;
                        metrics: tokens_per_second, starved (share of the time in which an engine had
                        less than a full batch), ready (pictures), flying (samples), memory_bytes
   failures             what (shard or sample), reason, count, example (SHARD or SHARD/KEY), log

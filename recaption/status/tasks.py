@@ -6,6 +6,7 @@ import socket
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from recaption import slurm
 from recaption.run.paths import RunPaths
@@ -15,11 +16,13 @@ from recaption.run.scan import RunState, TaskState
 SILENT_SECONDS = 180.0  # three times the longest interval between two beats
 METRICS = ("tokens_per_second", "starved", "ready", "flying", "memory_bytes")
 YOUNG_SECONDS = 60.0  # in which a task may not have started yet
+NEVER = "never started"
+TAIL, LONGEST = 4096, 200  # bytes of a log that are looked at, characters of a line that are shown
 
-PENDING, STARTING, RUNNING = "pending", "starting", "running"
+PENDING, STARTING, RUNNING, STOPPING = "pending", "starting", "running", "stopping"
 HELD, STUCK = "held", "stuck"
 DONE, STOPPED, FAILED, LOST, UNKNOWN = "done", "stopped", "failed", "lost", "unknown"
-LIVE = {PENDING, STARTING, RUNNING, HELD, STUCK, UNKNOWN}
+LIVE = {PENDING, STARTING, RUNNING, STOPPING, HELD, STUCK, UNKNOWN}
 BAD = {HELD, STUCK, FAILED, LOST}
 
 
@@ -96,6 +99,8 @@ def _task(
         entry = None
         state, reason = _local_state(latest)
         log = str(paths.output_log(job))
+    if state == LOST and not latest.start:
+        reason = never_started(log)
     return Task(
         submission=submission.number,
         task=number,
@@ -125,7 +130,7 @@ def _cluster_state(latest: TaskState, job: slurm.Job | None, *, known: bool) -> 
     if job.state in ("PENDING", "REQUEUED"):
         return PENDING, job.reason
     if latest.stop:
-        return STARTING, f"{job.state.lower()}, attempt ended"
+        return STOPPING, f"{job.state.lower()}, attempt ended"
     return _alive(latest)
 
 
@@ -148,6 +153,8 @@ def _local_state(latest: TaskState) -> tuple[str, str]:
 def _alive(latest: TaskState) -> tuple[str, str]:
     if not latest.start:
         return STARTING, ""
+    if latest.told_to_stop:
+        return STOPPING, "by a signal"
     silent = time.time() - latest.last_sign
     if silent > SILENT_SECONDS:
         return STUCK, f"no sign of life for {silent / 60:.0f} min"
@@ -164,7 +171,17 @@ def _ended(latest: TaskState) -> tuple[str, str]:
             return FAILED, latest.stop.get("reason", "")
         case str(other):
             return STOPPED, other
-    return LOST, "killed" if latest.start else "never started"
+    return LOST, "killed" if latest.start else NEVER
+
+
+def never_started(log: str) -> str:
+    """Why a task that wrote no log of its own ended, as far as the last line that it printed says."""
+    try:
+        lines = Path(log).read_bytes()[-TAIL:].decode(errors="replace").split("\n")
+    except OSError:
+        return NEVER
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"{NEVER}: {last[:LONGEST]}" if last else NEVER
 
 
 def _is_there(latest: TaskState) -> bool:
@@ -183,7 +200,7 @@ def _waiting(tasks: list[Task], submission: Submission) -> list[Task]:
     waits = any(t.live and t.attempts for t in tasks)
     waits |= time.time() - submission.created < YOUNG_SECONDS and not all(t.attempts for t in tasks)
     return [
-        t if waits or t.state != PENDING else replace(t, state=LOST, reason="never started")
+        t if waits or t.state != PENDING else replace(t, state=LOST, reason=never_started(t.log))
         for t in tasks
     ]
 
@@ -193,5 +210,13 @@ def _accounted(tasks: list[Task]) -> list[Task]:
     lost = [t.job for t in tasks if t.state == LOST and t.job and "-" not in t.job]
     known = slurm.ended(lost[:100])
     return [
-        replace(t, reason=known[t.job]) if t.state == LOST and t.job in known else t for t in tasks
+        replace(t, reason=_ending(known[t.job], t.reason))
+        if t.state == LOST and t.job in known
+        else t
+        for t in tasks
     ]
+
+
+def _ending(known: str, seen: str) -> str:
+    """What accounting says, before what the log says of a task that never started."""
+    return f"{known}, {seen}" if seen.startswith(f"{NEVER}:") else known

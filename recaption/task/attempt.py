@@ -143,7 +143,17 @@ def _work(
         if log.beat_is_due(first=loop.settled > 0):
             beat(loop)
 
-    pipeline.run(lambda: NOW if claims.superseded else stopping.state(), tick)
+    said = False
+
+    def state() -> str:
+        nonlocal said
+        asked = NOW if claims.superseded else stopping.state()
+        if asked and not said:
+            log.write("stopping", how=asked)
+            said = True
+        return asked
+
+    pipeline.run(state, tick)
     beat(pipeline)
     summary.show(pipeline)
     why = "superseded" if claims.superseded else pipeline.state or "done"

@@ -32,18 +32,22 @@ RED, GREEN, YELLOW = "31", "32", "33"
 COLOURS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
 
 HELP = """\
-usage: python -m recaption.verify RUN [--input] [--json]
+usage: python -m recaption.verify RUN [--input] [--complete] [--json]
 
 Re-reads every published shard against its marker: hashes, counts, states, keys and their order,
 captions and images. Looks for missing, foreign and left-over files. Then loads shards with
-webdataset, with datasets, and by open_clip's rules, and prints the command line to train on them.
+webdataset, with datasets, and by open_clip's rules, and prints the command line to train on them. The
+last line says how many of how many shards have no defect, whether the run is unfinished, and how many
+samples each loader read.
 
-  --input    also reads every shard's source again, and compares what it would become
-  --json     one JSON object: run, shards (total, published), samples, defects (shard, kind, text),
-             notes, loaders (result ok, warn, fail or skipped; text), train, ok
+  --input     also reads every shard's source again, and compares what it would become
+  --complete  shards that are not published yet are wrong, too
+  --json      one JSON object: run, shards (total, published), samples, defects (shard, kind, text),
+              notes, loaders (result ok, warn, fail or skipped; text; samples), train, sound
+              (shards without a defect), complete, ok
 
-Exit code: 0 if nothing is wrong (shards that are not published yet, and loaders' warnings, whose
-cause lies in the source, are not wrong), 1 for a defect, 2 for a wrong use.
+Exit code: 0 if nothing is wrong (shards that are not published yet, without --complete, and loaders'
+warnings, whose cause lies in the source, are not wrong), 1 for a defect, 2 for a wrong use.
 """
 
 
@@ -52,7 +56,7 @@ def main(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
-    known = ["--help", "--input", "--json"]
+    known = ["--complete", "--help", "--input", "--json"]
     for argument in arguments:
         if argument.startswith("-") and argument not in known:
             raise bad_choice("option", argument, known)
@@ -76,6 +80,8 @@ def main(arguments: list[str]) -> int:
         if loaded.result == FAIL
     ]
     samples = sum(findings.samples for findings in found)
+    complete = len(state.done) == state.total
+    sound = len(set(state.done) - {defect.shard for defect in defects})
     sizes = {name: counts.get("captioned", 0) for name, counts in state.done.items()}
     train = open_clip_command(paths.root, sizes) if any(sizes.values()) else ""
     if run.identity["output.mode"] == "captions":
@@ -88,13 +94,15 @@ def main(arguments: list[str]) -> int:
         "notes": notes,
         "loaders": {name: asdict(loaded) for name, loaded in loaders.items()},
         "train": train,
+        "sound": sound,
+        "complete": complete,
         "ok": not defects,
     }
     if "--json" in arguments:
         print(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         _show(report, defects, loaders)
-    return 1 if defects else 0
+    return 1 if defects or ("--complete" in arguments and not complete) else 0
 
 
 def _shards(
@@ -154,6 +162,18 @@ def _show(report: dict[str, Any], defects: list[Defect], loaders: dict[str, Load
         print(f"  {style(defect.kind, RED)}: {where}{defect.text}")
     if len(defects) > SHOWN:
         print(f"  … and {len(defects) - SHOWN} more (--json has all)")
-    print(style("no defect", GREEN) if not defects else style(f"{len(defects)} defects", RED))
     if report["train"]:
         print(f"train on it: {report['train']}")
+    print(_last_line(report, loaders, style))
+
+
+def _last_line(report: dict[str, Any], loaders: dict[str, Loaded], style: Style) -> str:
+    found = len(report["defects"])
+    verdict = style("no defect", GREEN)
+    if found:
+        verdict = style(f"{found} defect{'s' * (found > 1)}", RED) + ", none"
+    text = f"{verdict} in {report['sound']} of {report['shards']['total']} shards"
+    if not report["complete"]:
+        text += f": {style('run unfinished', YELLOW)}"
+    read = [f"{name} {loaded.samples}" for name, loaded in loaders.items() if loaded.samples]
+    return text + (f"; samples read by {', '.join(read)}" if read else "")

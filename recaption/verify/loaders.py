@@ -28,6 +28,7 @@ class Loaded:
 
     result: str
     text: str
+    samples: int = 0  # that it read
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,16 @@ def _open_clip(shards: _Shards) -> Loaded:
         count += with_image and "txt" in sample
         without += not with_image
     if without and count + without == shards.samples:
-        return Loaded(WARN, f"{without} samples have their image under an extension it ignores")
+        ignored = f"{without} samples have their image under an extension it ignores"
+        return Loaded(WARN, ignored, count)
     return _counted(count, shards)
 
 
 def _counted(count: int, shards: _Shards) -> Loaded:
     text = f"{count} samples of {len(shards.files)} shards"
     if count == shards.samples:
-        return Loaded(OK, text)
-    return Loaded(FAIL, f"{text}, {shards.samples} expected")
+        return Loaded(OK, text, count)
+    return Loaded(FAIL, f"{text}, {shards.samples} expected", count)
 
 
 def _samples(shards: _Shards) -> Iterator[dict[str, bytes]]:

@@ -202,7 +202,7 @@ def test_trouble_with_slurm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert states["77_0"] == ("stuck", "no sign of life for 65 min")
     assert states["77_1"] == ("lost", "OUT_OF_MEMORY")
     assert states["77_2"] == ("held", "JobHeldAdmin")
-    assert states["77_3"][0] == "lost"
+    assert states["77_3"] == ("lost", "never started")
     assert "scontrol release 77_2" in status(str(paths.root), cwd=tmp_path).stdout
     (tmp_path / "bin/squeue").write_text(
         "#!/bin/sh\necho 'Unable to contact controller' >&2; exit 1\n"
@@ -211,6 +211,30 @@ def test_trouble_with_slurm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [t["state"] for t in seen["tasks"]] == ["stuck", "stuck", "unknown", "unknown"]
     (tmp_path / "bin/squeue").write_text("#!/bin/sh\necho 'Invalid job id specified' >&2; exit 1\n")
     assert status_json(paths.root, code=1)["state"] == "needs retry"
+
+
+def test_a_task_that_never_started_says_its_logs_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_run(tmp_path / "run", 10)
+    last = "slurmstepd: error: execve(): python: No such file or directory"
+    for task in (0, 1):
+        paths.output_log(f"77_{task}_0").write_text(f"module: loaded\n{last}\n\n")
+    monkeypatch.setenv("PATH", fake_slurm(tmp_path / "bin", "")["PATH"])
+    seen = {t["job"]: (t["state"], t["reason"]) for t in status_json(paths.root, code=1)["tasks"]}
+    assert seen["77_0"] == ("lost", f"never started: {last}")
+    assert seen["77_1"] == ("lost", f"OUT_OF_MEMORY, never started: {last}")
+
+
+def test_a_task_that_stops_is_not_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its attempt has ended already, or was told to before its engines were ready."""
+    paths = make_run(tmp_path / "run", 10)
+    log_events(paths, 0, [start(20), {"event": "stop", "why": "drain", "reason": ""}])
+    log_events(paths, 1, [start(20), {"event": "stopping", "how": "drain"}])
+    queue = f"77_0|COMPLETING|{NODE}|None\n77_1|RUNNING|{NODE}|None"
+    monkeypatch.setenv("PATH", fake_slurm(tmp_path / "bin", queue)["PATH"])
+    tasks = status_json(paths.root, code=1)["tasks"]
+    assert [t["state"] for t in tasks] == ["stopping", "stopping"]
 
 
 @pytest.mark.parametrize("no_color", [False, True])

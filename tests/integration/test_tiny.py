@@ -5,7 +5,9 @@ An engine takes half a minute to start, so each run is made once and looked at b
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,24 @@ def test_rows_say_what_the_engine_did(scenes: Source, run_of: RunOf) -> None:
         for row, sample in zip(found, samples, strict=True):
             assert sample.picture
             assert (row["width"], row["height"]) == (sample.picture.width, sample.picture.height)
+
+
+def test_a_tasks_log_says_each_thing_once(run_of: RunOf) -> None:
+    """With four preparation workers; but for what it says every minute."""
+    logs = sorted(run_of(2).glob(".recaption/logs/*_log.out"))
+    assert len(logs) == 2
+    for log in logs:
+        lines = [re.sub(r"\d+", "N", line) for line in log.read_text().splitlines()]
+        said = Counter(line for line in lines if "images/s" not in line)
+        assert (
+            said[
+                "[transformers] Keyword argument `backend` is not a valid argument for this "
+                "processor and will be ignored."
+            ]
+            == 1
+        )
+        assert [line for line, times in said.items() if times > 1] == []
+        assert not any("leaked" in line for line in lines)
 
 
 def test_one_and_four_workers_give_the_same_captions(scenes: Source, run_of: RunOf) -> None:

@@ -16,6 +16,7 @@ from drawing import EXTENSIONS, Sample, draw_samples, write_shard
 from helpers import Completed, Members, launch, launched, read_shard, refused
 
 from recaption.pipeline.librarian import sha256_of
+from recaption.verify import main as verify_command
 
 META = ".recaption"
 
@@ -126,8 +127,25 @@ def test_a_sound_run(sound: Path, run: Path) -> None:
         assert f"{folder}/{{00000..00002}}.tar" in found["train"]
         assert "--train-num-samples 17" in found["train"]
     text = verify(run).stdout
-    assert "no defect" in text
     assert "open_clip_train.main" in text
+    read = "samples read by webdataset 17, datasets 17, open_clip 17"
+    assert text.splitlines()[-1] == f"no defect in 3 of 3 shards; {read}"
+
+
+def test_an_unfinished_run_has_the_last_word(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (run / "00002.tar", *(run / META / "shards").glob("00002.*")):
+        path.unlink()
+    for name in ("sizes.json", "README.md"):
+        (run / name).unlink()
+    assert verify_command([str(run)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("no defect in 2 of 3 shards: run unfinished; ")
+    assert last.endswith("webdataset 11, datasets 11, open_clip 11")
+    assert verify_command([str(run), "--complete"]) == 1
+    flip(run / "00001.tar", 700)
+    assert verify_command([str(run)]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("2 defects, none in 1 of 3 shards: run unfinished; ")
 
 
 def flipped_image(run: Path) -> None:
