@@ -14,6 +14,9 @@ from PIL import Image, PngImagePlugin
 
 RED, BLUE = (220, 30, 30), (30, 60, 220)
 WHITE = (255, 255, 255)
+UNKNOWN = "not a JPEG, PNG, WebP, AVIF, GIF or BMP image"
+END = b"\xff\xd9"  # of a JPEG
+SCAN = b"\xff\xda"
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,51 @@ def oriented(orientation: int) -> bytes:
     return encode(stored, "JPEG", exif=exif, quality=95)
 
 
+def noticed_jpegs() -> Iterator[tuple[str, bytes]]:
+    """Sound pictures of which libjpeg has something to say."""
+    whole = encode(halves(), "JPEG", quality=95)
+    yield "jpeg with stray bytes", whole[:-2] + b"abc" * 20 + END
+    scan = whole.index(SCAN)
+    parameters = scan + 2 + int.from_bytes(whole[scan + 2 : scan + 4]) - 3
+    wrong = whole[:parameters] + b"\0\0\0" + whole[parameters + 3 :]
+    yield "jpeg of a phone that writes wrong parameters of the scan", wrong
+    yield "jpeg of a later version", whole.replace(b"JFIF\0\1", b"JFIF\0\7")
+
+
+def half_jpegs() -> Iterator[tuple[str, bytes]]:
+    """Pictures that miss a part, with an end mark behind what is there."""
+    noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), np.uint8)
+    image = Image.blend(halves(320, 240), Image.fromarray(noise), 0.05)
+    for kind, progressive in {"jpeg": False, "progressive jpeg": True}.items():
+        whole = encode(image, "JPEG", quality=95, progressive=progressive)
+        start = whole.index(SCAN) + 14
+        for percent in (5, 30, 90):
+            content = whole[: start + (len(whole) - start) * percent // 100] + END
+            yield f"{kind} cut at {percent} %", content
+        middle = (start + len(whole)) // 2
+        page = b"<!doctype html><html>503</html>\xff\xd9"
+        yield f"{kind} with a page inside", whole[:middle] + page
+        yield f"{kind} with a zeroed tail", whole[:middle] + bytes(len(whole) - middle - 2) + END
+    restarts = encode(image, "JPEG", quality=95, restart_marker_rows=1)
+    yield "jpeg with restarts, cut", restarts[: len(restarts) * 3 // 4] + END
+    for name, content in noticed_jpegs():
+        start = content.index(SCAN) + 14
+        cut = content[: start + (len(content) - start) // 2] + END
+        yield f"{name}, cut", cut
+
+
 def good() -> Iterator[Case]:
     """Every kind that is captioned."""
     image = halves()
     yield Case("jpeg", encode(image, "JPEG", quality=95))
     yield Case("jpeg progressive", encode(image, "JPEG", quality=95, progressive=True))
     yield Case("jpeg then rubbish", encode(image, "JPEG", quality=95) + b"rubbish" * 99)
+    yield from (Case(name, content) for name, content in noticed_jpegs())
     yield Case("png", encode(image, "PNG"))
     yield Case("webp", encode(image, "WEBP", quality=100))
+    yield Case("avif", encode(image, "AVIF", quality=100))
+    yield Case("gif", encode(image.quantize(4), "GIF"))
+    yield Case("bmp", encode(image, "BMP"))
     yield Case("webp lossless", encode(image, "WEBP", lossless=True))
     for orientation in (1, 2, 3, 4, 5, 6, 7, 8):
         yield Case(f"exif orientation {orientation}", oriented(orientation))
@@ -124,12 +164,26 @@ def good() -> Iterator[Case]:
     frames = [image, Image.new("RGB", (64, 48), BLUE)]
     animated = {"save_all": True, "append_images": frames[1:]}
     yield Case("animated webp", encode(frames[0], "WEBP", lossless=True, **animated))
+    yield Case("animated avif", encode(frames[0], "AVIF", quality=100, **animated))
+    yield Case("animated gif", encode(frames[0], "GIF", **animated))
     yield Case("animated png", encode(frames[0], "PNG", **animated))
     yield Case("photos in one file", encode(frames[0], "MPO", quality=95, **animated))
     yield Case("aspect of 40", encode(halves(1200, 30), "PNG"), size=(1200, 30))
     info = PngImagePlugin.PngInfo()
     info.add_text("comment", "x" * 1000, zip=True)
     yield Case("png with text", encode(image, "PNG", pnginfo=info))
+    data = zlib.compress(b"".join(b"\0" + bytes(RED) * 64 for _ in range(48)))
+    for size in (3_000_000, 50_000_000):
+        large = zlib.compress(bytes(size))
+        texts = {
+            "text": chunk(b"zTXt", b"Comment\0\0" + large),
+            "profile": chunk(b"iCCP", b"icc\0\0" + large),
+            "international text": chunk(b"iTXt", b"Comment\0\1\0\0\0" + large),
+        }
+        for name, text in texts.items():
+            yield Case(f"png with a {name} of {size} bytes", png(64, 48, 8, 2, data, text))
+    many = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1_000_000))) * 100
+    yield Case("png with texts of 100 megabytes", png(64, 48, 8, 2, data, many))
     yield Case("png with rubbish for a profile", encode(image, "PNG", icc_profile=b"rubbish"))
     yield Case("jpeg with rubbish for a profile", encode(image, "JPEG", icc_profile=b"no" * 50))
 
@@ -139,7 +193,7 @@ def bad() -> Iterator[Case]:
     image = halves()
     whole = {kind: encode(image, kind) for kind in ("JPEG", "PNG", "WEBP")}
     yield Case("empty", b"", "empty image")
-    yield Case("html", b"<!doctype html><html>404</html>", "not a JPEG, PNG or WebP image")
+    yield Case("html", b"<!doctype html><html>404</html>", UNKNOWN)
     for kind, content in whole.items():
         name = kind.lower()
         yield Case(f"{name} cut in half", content[: len(content) // 2], "damaged image")
@@ -148,17 +202,23 @@ def bad() -> Iterator[Case]:
     yield Case("progressive jpeg cut", progressive[: len(progressive) * 2 // 3], "damaged image")
     flipped = bytearray(whole["PNG"])
     flipped[-30] ^= 0xFF
+    for name, content in half_jpegs():
+        yield Case(name, content, "damaged image: the JPEG's data end early")
+    for kind, end in {"GIF": b"\0;", "PNG": chunk(b"IEND", b""), "BMP": b"", "AVIF": b""}.items():
+        content = encode(image.resize((200, 150)), kind)
+        content = content[: len(content) // 3] + end
+        yield Case(f"{kind.lower()} cut, with an end", content, "image")
     yield Case("png with a wrong checksum", bytes(flipped), "damaged image")
     yield Case("png without data", png(64, 48, 8, 2, b""), "damaged image")
     yield Case("png with too little data", png(64, 48, 8, 2, zlib.compress(b"\0" * 99)), "damaged")
     yield Case("png of no size", png(0, 48, 8, 2, zlib.compress(b"")), "image")
     yield Case("webp of rubbish", whole["WEBP"][:30] + b"\xa5" * 300, "image")
-    for kind in ("GIF", "TIFF", "BMP", "PPM", "ICO", "TGA"):
-        yield Case(kind.lower(), encode(image, kind), "not a JPEG, PNG or WebP image")
+    for kind in ("TIFF", "PPM", "ICO", "TGA"):
+        yield Case(kind.lower(), encode(image, kind), UNKNOWN)
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(touch /tmp/x) system\n"
     svg = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
     for name, content in {"eps": eps, "svg": svg, "pdf": b"%PDF-1.4\n"}.items():
-        yield Case(name, content, "not a JPEG, PNG or WebP image")
+        yield Case(name, content, UNKNOWN)
     yield Case("1×1", encode(halves(1, 1), "PNG"), "a side below 8 pixels")
     yield Case("flat", encode(halves(64, 7), "PNG"), "a side below 8 pixels")
     yield Case("ribbon", encode(halves(16_000, 16), "PNG"), "aspect ratio 1000.0 is over")
@@ -168,11 +228,6 @@ def bad() -> Iterator[Case]:
     place = jpeg.index(b"\xff\xc0") + 5
     jpeg[place : place + 4] = struct.pack(">HH", 65_000, 65_000)
     yield Case("jpeg that says 65000×65000", bytes(jpeg), "is over image.max_source_pixels")
-    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000)))
-    rows = zlib.compress(b"".join(b"\0" + bytes(192) for _ in range(48)))
-    yield Case("bomb in a text", png(64, 48, 8, 2, rows, text), "damaged image")
-    profile = chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(50_000_000)))
-    yield Case("bomb in a profile", png(64, 48, 8, 2, rows, profile), "damaged image")
     yield Case("pickle", b"\x80\x04\x95\x1d\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system", "not a")
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from recaption.config.schema import FLAGS, Config
+from recaption.config.schema import FLAGS, FORMATS, Config
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
@@ -40,6 +40,11 @@ def check(config: Config) -> None:
         raise bad_value("image.background", background, "three numbers of 0 to 255")
     if not config.data.image_keys:
         raise bad_value("data.image_keys", "[]", "at least one extension is needed")
+    if not config.image.formats:
+        raise bad_value("image.formats", "[]", f"at least one of {', '.join(FORMATS)} is needed")
+    for name in config.image.formats:
+        if name not in FORMATS:
+            raise bad_choice("image.formats", name, FORMATS)
     for key, scorer in (("watermark", config.watermark), *config.scorers.items()):
         prefix = key if scorer is config.watermark else f"scorers.{key}"
         _walk(scorer, f"{prefix}.")

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import MISSING
 
 FLAGS = ("truncated", "empty", "short", "repetition", "refusal", "echo", "script")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP")
 SCRIPTS = tuple(
     "latin cyrillic greek arabic hebrew devanagari thai chinese japanese korean".split()
 )
@@ -47,7 +48,9 @@ class Data:
         "fail", "a damaged shard fails, or what is intact is used", choices=("fail", "salvage")
     )
     tries: int = key(2, "times a shard is tried per submission", low=1, high=100)
-    image_keys: list[str] = key(["jpg", "jpeg", "png", "webp"], "extensions of image members")
+    image_keys: list[str] = key(
+        "jpg jpeg png webp avif gif bmp".split(), "extensions of image members"
+    )
     caption_key: str = key("caption", "JSON field of the original caption where .txt is missing")
     workers: int | None = key(
         None, "preparation processes per task; default: what CPUs allow", low=1, high=512
@@ -62,6 +65,11 @@ class Data:
 class Image:
     """Which pictures are accepted and how they are shown to the model."""
 
+    formats: list[str] = key(
+        list(FORMATS),
+        "of pictures, by their content: those that are accepted",
+        was=["JPEG", "PNG", "WEBP"],
+    )
     max_source_pixels: int = key(100_000_000, "larger pictures are rejected before decoding", low=1)
     max_aspect: float = key(50.0, "longer or taller pictures are rejected", low=1.0, high=200.0)
     background: list[int] = key([255, 255, 255], "RGB below transparent parts")

@@ -1,10 +1,10 @@
 """Decoding a picture of unknown origin into capped RGB, by stated rules.
 
-JPEG, PNG and WebP by their content, whatever the extension. The header's size is checked before
-any decoding. Animated: the first frame. 16-bit: scaled to 8. Transparent: composited on
-`image.background`. CMYK, palette, grayscale and the rest: converted to RGB by Pillow. EXIF
-orientation is applied, unless its EXIF cannot be read. Cut data and damage that a decoder notices
-are errors, never a picture with a grey part.
+The formats of `image.formats` by their content, whatever the extension. The header's size is
+checked before any decoding. Animated: the first frame. 16-bit: scaled to 8. Transparent:
+composited on `image.background`. CMYK, palette, grayscale and the rest: converted to RGB by
+Pillow. EXIF orientation is applied, unless its EXIF cannot be read. Data that end early and damage
+that a decoder cannot get over are errors, never a picture with a grey part.
 """
 
 from __future__ import annotations
@@ -12,19 +12,33 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
-from PIL import ImageOps
+from PIL import AvifImagePlugin
 
 from recaption.config.schema import Image as Rules
 from recaption.errors import SampleError
+from recaption.prepare import jpeg
+from recaption.prepare.png import without_large_texts
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+ORIENTATION = 0x0112  # EXIF's
+TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+LYING = (5, 6, 7, 8)  # orientations that swap width and height
+STEPS = (8, 4, 2, 1)  # fractions of its sides at which a JPEG can be decoded
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 PIL.Image.MAX_IMAGE_PIXELS = None  # image.max_source_pixels decides
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there is a process for each core
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ def decode(
     except MemoryError:
         raise SampleError("image needs more memory than image.decode_mb") from None
     except PIL.UnidentifiedImageError:
-        raise SampleError("not a JPEG, PNG or WebP image") from None
+        raise SampleError(f"not a {_listed(rules.formats)} image") from None
     except Exception as e:  # noqa: BLE001 - decoders raise nearly everything on damaged data
         raise SampleError(f"damaged image: {type(e).__name__}: {e}") from None
 
@@ -71,40 +85,67 @@ def _decode(
 ) -> Picture:
     if not content:
         raise SampleError("empty image")
-    with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    content = without_large_texts(content)
+    with PIL.Image.open(io.BytesIO(content), formats=rules.formats) as image:
         width, height = image.size
-        if width * height > rules.max_source_pixels:
-            limit = f"image.max_source_pixels={rules.max_source_pixels}"
-            raise SampleError(f"image of {width}×{height} pixels is over {limit}")
-        aspect = max(width, height) / max(1, min(width, height))
-        if aspect > rules.max_aspect:
-            raise SampleError(
-                f"aspect ratio {aspect:.1f} is over image.max_aspect={rules.max_aspect}"
-            )
-        scale = min(1.0, math.sqrt(max_pixels / (width * height)))
-        if min(width, height) * scale < min_side:
-            raise SampleError(
-                f"image of {width}×{height} pixels has a side below {min_side} pixels"
-            )
-        if rules.draft and look is None and image.format == "JPEG" and scale <= 0.5:
-            image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-        image.load()
-        if look is not None:
-            look(to_rgb(image, tuple(rules.background)))
-        _turn(image)
-        if (image.width > image.height) != (width > height):
-            width, height = height, width
-        rgb = to_rgb(image, tuple(rules.background))
+        scale = _allowed(width, height, rules, max_pixels, min_side)
+        drafted = rules.draft and look is None and image.format == "JPEG"
+        step = _step(width, height, scale) if drafted else 1
+        rgb = to_rgb(_pixels(content, image, step), tuple(rules.background))
+        orientation = _orientation(image)
+    if look is not None:
+        look(rgb)
+    if orientation in TURNS:
+        rgb = rgb.transpose(TURNS[orientation])
+    if orientation in LYING:
+        width, height = height, width
     return Picture(capped(rgb, max_pixels), width, height)
 
 
-def _turn(image: PIL.Image.Image) -> None:
+def _allowed(width: int, height: int, rules: Rules, max_pixels: int, min_side: int) -> float:
+    """The scale at which a picture of this size is shown; SampleError where the rules forbid it."""
+    if width * height > rules.max_source_pixels:
+        limit = f"image.max_source_pixels={rules.max_source_pixels}"
+        raise SampleError(f"image of {width}×{height} pixels is over {limit}")
+    aspect = max(width, height) / max(1, min(width, height))
+    if aspect > rules.max_aspect:
+        raise SampleError(f"aspect ratio {aspect:.1f} is over image.max_aspect={rules.max_aspect}")
+    scale = min(1.0, math.sqrt(max_pixels / (width * height)))
+    if min(width, height) * scale < min_side:
+        raise SampleError(f"image of {width}×{height} pixels has a side below {min_side} pixels")
+    return scale
+
+
+def _step(width: int, height: int, scale: float) -> int:
+    """The smallest fraction of its sides that is still as large as the picture will be."""
+    most = min(width // math.ceil(width * scale), height // math.ceil(height * scale))
+    return next(step for step in STEPS if step <= most)
+
+
+def _pixels(content: bytes, image: PIL.Image.Image, step: int) -> PIL.Image.Image:
+    if image.format in ("JPEG", "MPO"):
+        pixels = jpeg.read(content, image, step)
+        if pixels is not None:
+            return pixels
+        if step > 1:
+            image.draft(None, (image.width // step, image.height // step))
+    image.load()
+    return image
+
+
+def _orientation(image: PIL.Image.Image) -> int:
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        return int(image.getexif().get(ORIENTATION, 1))
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - as above; metadata that cannot be read says nothing
-        pass
+        return 1
+
+
+def _listed(names: Sequence[str]) -> str:
+    """JPEG, PNG or WebP."""
+    *others, last = [name.replace("WEBP", "WebP") for name in names]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def to_rgb(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Image:

@@ -172,7 +172,7 @@ def test_every_sample_has_a_row(made: Made, source: Source) -> None:
 def test_reasons_say_what_is_wrong(made: Made) -> None:
     reasons = {r["key"]: r["reason"] for r in rows(made.run, "odd.tar")}
     assert "no image member" in reasons["odd/no_image"]
-    assert "not a JPEG, PNG or WebP" in reasons["odd/no_picture"]
+    assert "not a JPEG, PNG, WebP" in reasons["odd/no_picture"]
     assert "empty" in reasons["odd/empty"]
 
 

@@ -147,7 +147,7 @@ def test_pictures_and_reasons(two: Two) -> None:
         assert bool(item["why"]) is not good
         assert [cell["caption"] for cell in item["cells"]] == two.captions[item["key"]]
     reasons = {item["why"] for item in seen["gallery"] if item["why"]}
-    assert any("not a JPEG, PNG or WebP" in reason for reason in reasons)
+    assert any("not a JPEG, PNG, WebP" in reason for reason in reasons)
     assert any("max_source_pixels" in reason for reason in reasons)
     severities = [item["bad"] for item in seen["gallery"]]
     assert severities == sorted(severities, reverse=True)

@@ -49,7 +49,7 @@ def test_defaults() -> None:
     assert config.slurm.kind == "local"
     assert config.engine.kind == "vllm"
     assert config.watermark.kind == "off"
-    assert config.data.image_keys == ["jpg", "jpeg", "png", "webp"]
+    assert config.data.image_keys == "jpg jpeg png webp avif gif bmp".split()
     assert config.data.caption_key == "caption"
     assert config.data.damaged == "fail"
     assert config.data.tries == 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from tars import write_tar
 
 from recaption.config.schema import Image as Rules
 from recaption.errors import SampleError
+from recaption.prepare import jpeg
 from recaption.prepare.picture import Picture, decode
 
 MAX_PIXELS, MIN_SIDE = 1 << 20, 8
@@ -73,6 +76,54 @@ def test_every_pixel_is_there_after_the_cap() -> None:
     assert picture.rgb.width * picture.rgb.height <= 10_000
     assert (picture.width, picture.height) == (1500, 1000)
     assert near(picture.rgb.getpixel((0, 0)), RED)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1200, 1199), (1199, 1200), (1202, 1201)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_nearly_square_jpeg_keeps_its_sides(width: int, height: int, orientation: int) -> None:
+    """Decoded at a fraction, it is square; its EXIF says whether it lies."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = look(encode(halves(width, height), "JPEG", exif=exif), max_pixels=10_000)
+    wanted = (width, height) if orientation == 1 else (height, width)
+    assert (picture.width, picture.height) == wanted
+
+
+def test_formats_are_an_allow_list() -> None:
+    rules = Rules(formats=["PNG", "GIF"])
+    assert look(encode(halves(), "GIF"), rules).width == 64
+    with pytest.raises(SampleError, match="not a PNG or GIF image"):
+        look(encode(halves(), "JPEG"), rules)
+
+
+def plain(content: bytes, step: int) -> np.ndarray:
+    """By Pillow alone."""
+    with Image.open(io.BytesIO(content)) as image:
+        if step > 1:
+            image.draft(None, (image.width // step, image.height // step))
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"subsampling": s, "progressive": p} for s in (0, 1, 2) for p in (False, True)),
+        {"mode": "L"},
+        {"mode": "CMYK"},
+        {"keep_rgb": True},
+    ],
+    ids=str,
+)
+def test_jpegs_have_the_pixels_that_pillow_gives_them(options: dict[str, Any], step: int) -> None:
+    rng = np.random.default_rng(3)
+    noise = Image.fromarray(rng.integers(0, 256, (97, 131, 3), np.uint8)).resize((523, 389))
+    options = {**options}
+    content = encode(noise.convert(options.pop("mode", "RGB")), "JPEG", **options)
+    with Image.open(io.BytesIO(content)) as image:
+        ours = jpeg.read(content, image, step)
+    assert ours is not None
+    assert np.array_equal(np.asarray(ours.convert("RGB")), plain(content, step))
 
 
 @pytest.mark.parametrize("draft", [True, False])
