@@ -1,14 +1,99 @@
 """Combinations of keys that are refused for a new run, and only said for one that exists.
 
 What was asked for happens, or a message says why not: a key that is there to shape captions or
-scores, and can shape none in the chosen combination, is refused when it is named.
+scores, and can shape none in the chosen combination, is refused when it is named. Keys that say
+where, how fast or how safely the work is done are always accepted; so are presets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from recaption.config.options import taken_options
+from recaption.config.overrides import WHOLE, check_key
 from recaption.config.schema import Config, Prompt
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Keys that do nothing where `when` holds, and what they need instead."""
+
+    keys: tuple[str, ...]  # with a dot at its end: all below it
+    when: Callable[[Config], bool]
+    why: str
+
+
+def _unchecked(flag: str) -> Callable[[Config], bool]:
+    return lambda c: flag not in c.quality.flags
+
+
+def _greedy(c: Config) -> bool:
+    """Whether every answer is the likeliest; retries are hotter."""
+    hotter = c.quality.retries > 0 and c.quality.temperature_step > 0
+    return c.sampling.temperature == 0 and not hotter
+
+
+SLURMS_OWN = "partition account qos constraint exclude setup python srun_args additional".split()
+IDLE = (
+    Idle(("watermark.",), lambda c: c.watermark.kind == "off", "needs watermark=onnx"),
+    Idle(
+        ("watermark.threshold",),
+        lambda c: c.watermark.action == "score",
+        "decides nothing with watermark.action=score; see watermark.action=drop",
+    ),
+    Idle(
+        ("model.revision",),
+        lambda c: c.model.path is not None,
+        "is of a repository on the Hub, and the model is a folder (model.path)",
+    ),
+    Idle(
+        ("sampling.top_p", "sampling.top_k", "sampling.min_p"),
+        _greedy,
+        "chooses nothing at sampling.temperature=0, where the likeliest token is taken",
+    ),
+    Idle(
+        ("quality.temperature_step",),
+        lambda c: c.quality.retries == 0,
+        "is for retries, and quality.retries=0",
+    ),
+    Idle(
+        ("quality.retries", "quality.action"),
+        lambda c: not c.quality.bad,
+        "acts on bad captions, and quality.bad=[] has no flag",
+    ),
+    Idle(
+        ("quality.repeats", "quality.duplicated"),
+        _unchecked("repetition"),
+        "is for repetition, which quality.flags leaves out",
+    ),
+    Idle(
+        ("quality.min_characters", "quality.min_words"),
+        _unchecked("short"),
+        "is for short, which quality.flags leaves out",
+    ),
+    Idle(
+        ("quality.echo_words",), _unchecked("echo"), "is for echo, which quality.flags leaves out"
+    ),
+    Idle(
+        ("quality.script", "quality.script_share"),
+        _unchecked("script"),
+        "is for script, which quality.flags leaves out",
+    ),
+    Idle(("quality.script_share",), lambda c: c.quality.script is None, "needs quality.script"),
+    Idle(
+        ("engine.rate", "engine.record", "engine.salt", "engine.poison"),
+        lambda c: c.engine.kind != "fake",
+        "is the fake engine's: needs engine=fake",
+    ),
+    Idle(
+        (*(f"slurm.{key}" for key in SLURMS_OWN), "slurm.additional."),
+        lambda c: c.slurm.kind != "cluster",
+        "is Slurm's, and all would run on this machine: add slurm=cluster",
+    ),
+)
 
 
 def refusals(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> list[str]:
@@ -16,4 +101,75 @@ def refusals(config: Config, prompts: Sequence[Prompt], named: Collection[str]) 
 
     `named` has the keys of the command line, such as `model.revision`.
     """
-    return []
+    del prompts
+    found = [
+        f"{_shown(config, key)}: {idle.why}"
+        for key in sorted(named)
+        for idle in IDLE
+        if any(key == k or (k.endswith(".") and key.startswith(k)) for k in idle.keys)
+        if _value(config, key) not in (None, "", [], {}) and idle.when(config)
+    ]
+    found += _scorers(config, named)
+    found += _paths(config, named)
+    found += _lists(config, named)
+    return found + taken_options(config.slurm)
+
+
+def remarks(config: Config, named: Collection[str]) -> list[str]:
+    """What is accepted, though less comes of it than somebody might expect."""
+    found = []
+    longest, room = config.sampling.max_tokens, config.model.max_model_len
+    if longest >= room:
+        found.append(
+            f"sampling.max_tokens={longest}: model.max_model_len={room} has to hold picture, prompt "
+            "and caption, so no caption can be so long"
+        )
+    if config.slurm.kind != "cluster":
+        limits = sorted({"slurm.time", "slurm.mem"} & set(named))
+        found += [f"{_shown(config, key)}: limits nothing without slurm=cluster" for key in limits]
+    return found
+
+
+def _scorers(config: Config, named: Collection[str]) -> Iterator[str]:
+    for name, scorer in config.scorers.items():
+        key = f"scorers.{name}"
+        if f"{key}.threshold" in named and scorer.action == "score":
+            yield f"{key}.threshold: decides nothing with {key}.action=score; see drop, drop_below"
+        if f"{key}.class_" in named and scorer.kind in ("sigmoid", "value"):
+            yield f"{key}.class: chooses one of several outputs, and {key}.kind={scorer.kind} has one"
+
+
+def _paths(config: Config, named: Collection[str]) -> Iterator[str]:
+    if "%" in config.output.dir:
+        yield f"output.dir={config.output.dir}: Slurm and submitit replace what follows a %"
+    for key in sorted(named):
+        value = _value(config, key)
+        if isinstance(value, str) and check_key(key).metadata.get("path"):
+            given = value.removeprefix(f"{os.getcwd()}/")
+            if WHOLE.fullmatch(given):
+                yield f"{key}={given}: the quotes would be part of the path; leave them out"
+
+
+def _lists(config: Config, named: Collection[str]) -> Iterator[str]:
+    plain = [name.lower().removeprefix(".") for name in config.data.image_keys]
+    if plain != config.data.image_keys:
+        right = f"[{','.join(dict.fromkeys(plain))}]"
+        yield f"data.image_keys: extensions are in lower case and without a dot: {right}"
+    off = [flag for flag in config.quality.bad if flag not in config.quality.flags]
+    if off and "quality.bad" in named:
+        yield f"quality.bad: {', '.join(off)}: not among the checks that are made (quality.flags)"
+
+
+def _value(config: Config, key: str) -> Any:
+    """The value at a key of the command line; None where there is none, and for a whole group."""
+    node: Any = asdict(config)
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return None if "." not in key else node
+
+
+def _shown(config: Config, key: str) -> str:
+    """KEY=VALUE, without values that are long or may hold a secret."""
+    value = _value(config, key)
+    plain = isinstance(value, str | int | float) and not key.startswith("slurm.additional")
+    return f"{key.rstrip('_')}={value}" if plain else key.rstrip("_")

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recaption.config import overrides
+from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config
-from recaption.doctor.check import FAIL, OK, WARN, Check, fail, ok, tried
+from recaption.doctor.check import FAIL, OK, WARN, Check, fail, ok, tried, warn
 from recaption.doctor.cluster import check_cluster
 from recaption.doctor.files import check_files
 from recaption.doctor.folder import check_folder, nearest
@@ -71,6 +72,7 @@ def main(arguments: list[str]) -> int:
                 print(_line(check, style), flush=True)
 
     try:
+        add(_effects(config, words))
         _look(config, asked.wait, add)
     finally:
         if asked.json:
@@ -80,6 +82,14 @@ def main(arguments: list[str]) -> int:
         counts = [f"{sum(c.result == r for c in found)} {r}" for r in (OK, WARN, FAIL)]
         print(", ".join(counts))
     return 1 if _failed(found) else 0
+
+
+def _effects(config: Config, words: Sequence[str]) -> list[Check]:
+    """What launch would refuse for a new run, and what it would remark on."""
+    named = {word.partition("=")[0].lstrip("+~") for word in words}
+    advice = "launch refuses it for a new run"
+    found = [fail("keys", text, advice) for text in refusals(config, [config.prompt], named)]
+    return found + [warn("keys", text, "see that key") for text in remarks(config, named)]
 
 
 def _look(config: Config, wait: float, add: Callable[[Sequence[Check]], None]) -> None:

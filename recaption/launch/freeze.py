@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from recaption.config.effects import refusals
+from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
 from recaption.model_files import resolve
@@ -45,7 +45,7 @@ def freeze(
     paths = RunPaths(Path(config.output.dir).expanduser().absolute())
     there = run_at(config.output.dir)
     _refuse_inputs(paths, shards)
-    _refuse_effects(there, config, prompts, named)
+    refuse_effects(there, config, prompts, named)
     if there is None:
         _refuse_long_names(paths, shards)
     pin_scorers(config)
@@ -89,14 +89,14 @@ def create(paths: RunPaths, run: Run) -> bool:
         raise bad_value("output.dir", paths.root, reason) from None
 
 
-def _refuse_effects(
+def refuse_effects(
     there: Run | None, config: Config, prompts: Sequence[Prompt], named: Collection[str]
 ) -> None:
     """What is refused for a new run is only said for one that exists."""
     found = refusals(config, prompts, named)
     if found and there is None:
         raise UserError(found[0])
-    for message in found:
+    for message in found + remarks(config, named):
         print(f"warning: {message}", file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
+from recaption.launch.freeze import refuse_effects
 from recaption.launch.plan import select
 from recaption.launch.submission import show_plan, submit_missing
 from recaption.retry.recompose import Wanted, recompose
@@ -84,6 +85,7 @@ def main(arguments: list[str]) -> int:
             f"retry: the run in {paths.root} was made with other values: {changed}. "
             "Leave them, or make another run with launch"
         )
+    refuse_effects(run, wanted.config, wanted.prompts, wanted.keys)
     selected = _selected(wanted, run, submissions)
     if wanted.config.dry_run:
         marked = paths.marked()
@@ -120,6 +122,7 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
     )
     _check_shape(run, new)
     wanted.config.output.dir = str(target.root)
+    refuse_effects(None, wanted.config, wanted.prompts, wanted.keys)
     selected = sorted(positions[name] for name in affected)
     if wanted.config.dry_run:
         return show_plan(target, new, wanted.config, selected).code

@@ -66,6 +66,11 @@ Launch = Callable[..., Completed]
         (["{good}", "engine=vllm", "model.path=/nowhere"], ["model.path=/nowhere"]),
         (["{good}", "engine=vllm", "model.path=."], ["model.path=.", "config.json"]),
         (["{good}", "model.chat_template=/nowhere"], ["model.chat_template", "/nowhere"]),
+        (["{good}", "output.dir=s3://b/run"], ["output.dir=s3://b/run", "recaption.upload"]),
+        (["{good}", "output.dir=50%/run"], ["output.dir=", "50%/run"]),
+        (["{good}", "watermark.path=/x.onnx"], ["watermark.path=/x.onnx", "watermark=onnx"]),
+        (["{good}", "slurm.partition=gpu"], ["slurm.partition=gpu", "slurm=cluster"]),
+        (["{good}", "data.image_keys=[JPG,png]"], ["data.image_keys", "[jpg,png]"]),
         (["pipe:cat x"], ["pipe:cat x", "KEY=VALUE"]),
         (["data.shards=pipe:cat x"], ["data.allow_pipe=true"]),
         (["data.shards=https://me:secret@host/x.tar"], ["data.shards", "credentials"]),
@@ -80,6 +85,16 @@ def test_a_mistake(
     engine = () if "engine=vllm" in words else ("engine=fake",)
     refused(launch_here(*engine, *filled, cwd=tmp_path), *named)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_exists_only_warns(
+    launch_here: Launch, made: Made, source: Source, tmp_path: Path
+) -> None:
+    shutil.copytree(made.run, tmp_path / "run")
+    words = (source.word, "engine=fake", "output.dir=run", "watermark.path=/x.onnx")
+    result = launch_here(*words, cwd=tmp_path)
+    assert result.returncode == 0, result
+    assert "warning: watermark.path=/x.onnx: needs watermark=onnx" in result.stderr
 
 
 def test_names_that_collide(launch_here: Launch, tmp_path: Path) -> None:
