@@ -20,7 +20,7 @@ help:
 	@echo "make env         builds $(VENV): recaption, editable, with the locked CPU and test packages"
 	@echo "make demo        recaptions four small shards with the tiny model, in demo/"
 	@echo "make test        every test (ARGS='-k name' picks)"
-	@echo "make faults      kills tasks in 1,000 runs, in build/faults (SEED=N starts elsewhere)"
+	@echo "make faults      kills tasks in 1,100 runs, in build/faults (SEED=N starts elsewhere)"
 	@echo "make scale       larger runs than make test has time for: 2,500 tasks on Slurm"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      lets ruff fix what it can"
@@ -62,6 +62,7 @@ test: env
 faults: env
 	rm -rf build/faults
 	$(PY) tests/faults/trials.py --forked 900 --launched 100 --seed $(SEED) --folder build/faults
+	$(PY) tests/faults/two_nodes.py --trials 100 --seed $(SEED)
 
 scale: env
 	$(PY) -m pytest tests/scale/*.py $(ARGS)

@@ -7,7 +7,7 @@ import json
 from string import Template
 from typing import Any
 
-from recaption import publish
+from recaption import publish, shared
 from recaption.crash import crash_point
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_submission, submission_numbers
@@ -79,7 +79,7 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
         return False
     _sweep(paths)
     crash_point("swept")
-    if paths.sizes_json.exists() and paths.card.exists():
+    if shared.exists(paths.sizes_json) and shared.exists(paths.card):
         return True
     state = scan(paths, run)
     captions_mode = run.identity["output.mode"] == "captions"
@@ -100,8 +100,8 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
 def _sweep(paths: RunPaths) -> None:
     """A run whose shards are all published needs none of these; who is still at it notices."""
     for folder in (paths.journals, paths.leases, paths.failures, paths.temporaries):
-        for path in folder.iterdir():
-            path.unlink(missing_ok=True)
+        for name in shared.names(folder):
+            shared.remove(folder / name)
 
 
 def _card(run: Run, license: str, sizes: dict[str, int], counts: dict[str, int]) -> str:

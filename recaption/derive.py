@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from recaption import publish
+from recaption import publish, shared
 from recaption.card import licence
 from recaption.errors import TaskError, UserError
 from recaption.journal import Event, Journal
@@ -41,7 +41,7 @@ def make_run(paths: RunPaths, run: Run) -> Run:
 
     Raises UserError when there is another run.
     """
-    if not paths.run_json.exists() and create(paths, run):
+    if not shared.exists(paths.run_json) and create(paths, run):
         return run
     there = read_run(paths)
     if there.fingerprint != run.fingerprint or _origin(there) != _origin(run):
@@ -86,7 +86,7 @@ def _mark(
     def mark(part: list[str]) -> None:
         files = []
         for name in part:
-            content = parent.marker(name).read_bytes()
+            content = shared.content(parent.marker(name))
             if content.count(theirs) != 1:
                 raise TaskError(f"{parent.marker(name)}: not a marker of this run; see verify")
             target = paths.marker(name)
@@ -104,7 +104,7 @@ def keep_rows(
 
     Only the others are then worked on again.
     """
-    if paths.marker(name).exists():
+    if shared.exists(paths.marker(name)):
         return 0
     digest = marker(parent, name)["input"]["digest"]
     prompts = [p.name for p in run.prompts]

@@ -9,6 +9,8 @@ one sample the earliest wins.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import time
@@ -19,6 +21,7 @@ from typing import Any
 
 import zstandard
 
+from recaption import shared
 from recaption.crash import crash_point
 from recaption.publish import disk_errors
 from recaption.run.rows import STATES, UNREAD
@@ -48,16 +51,28 @@ class Journal:
         lines = "\n".join(json.dumps(e, separators=(",", ":")) for e in self.buffer)
         with disk_errors(self.path):
             frame = self.compressor.compress(lines.encode())
-            while frame:
-                frame = frame[os.write(self.fd, frame) :]
-            crash_point("journal-written")
-            os.fsync(self.fd)
-            crash_point("journal-synced")
+            with _unless_removed():
+                while frame:
+                    frame = frame[os.write(self.fd, frame) :]
+                crash_point("journal-written")
+                os.fsync(self.fd)
+                crash_point("journal-synced")
         self.buffer.clear()
 
     def close(self) -> None:
         self.flush()
-        os.close(self.fd)
+        with _unless_removed():
+            os.close(self.fd)
+
+
+@contextlib.contextmanager
+def _unless_removed() -> Iterator[None]:
+    """Pass over a stale handle: whoever published the shard has removed its journals."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno != errno.ESTALE:
+            raise
 
 
 @dataclass
@@ -76,7 +91,7 @@ def read_history(paths: Iterable[Path], fingerprint: str, digest: str) -> Histor
     history = History()
     for path in paths:
         try:
-            content = path.read_bytes()
+            content = shared.content(path)
         except FileNotFoundError:
             continue  # published by another attempt in the meantime
         events = _events(content, path, history)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from recaption import shared
 from recaption.crash import crash_point
 from recaption.errors import DiskFull, TaskError
 
@@ -186,7 +187,7 @@ def gone_after(temporary: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        temporary.unlink(missing_ok=True)
+        shared.remove(temporary)
 
 
 @contextlib.contextmanager
@@ -195,7 +196,7 @@ def gone_on_error(temporary: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        shared.remove(temporary)
         raise
 
 
@@ -204,8 +205,9 @@ def _persistently(attempt: Callable[[], T]) -> T:
     for _ in range(SWEPT):
         try:
             return attempt()
-        except FileNotFoundError:
-            continue
+        except OSError as e:
+            if e.errno not in shared.VANISHED:
+                raise
     return attempt()
 
 
@@ -219,7 +221,7 @@ def _write(path: Path, content: bytes, *, sync: bool = False) -> None:
 
 
 def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+    fd = shared.patiently(lambda: os.open(path, os.O_RDONLY))
     try:
         os.fsync(fd)
     finally:
@@ -242,7 +244,7 @@ def _link(temporary: Path, final: Path) -> bool:
 
 def _same_file(temporary: Path, final: Path) -> bool:
     try:
-        return os.path.samefile(temporary, final)
+        return shared.patiently(lambda: os.path.samefile(temporary, final))
     except FileNotFoundError:
         return False
 

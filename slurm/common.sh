@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Settings and small functions shared by up.sh and down.sh. Every setting is an environment variable.
+# Settings and small functions shared by the scripts here. Every setting is an environment variable.
 
 LAB_DIR=${LAB_DIR:-/tmp/slurm-lab}            # everything the lab writes; keep it short (Unix sockets live in it)
 LAB_PORT=${LAB_PORT:-21000}                   # ports LAB_PORT .. LAB_PORT+9+LAB_NODES on 127.0.0.1
@@ -15,7 +15,15 @@ LAB_GRACE=${LAB_GRACE:-5}                     # grace of partition low when it i
 LAB_ACCOUNTING=${LAB_ACCOUNTING:-0}           # 1: slurmdbd on a private MariaDB, so that sacct works
 LAB_PROCTRACK=${LAB_PROCTRACK:-}              # proctrack/cgroup or proctrack/linuxproc; empty: whatever works here
 
+LAB_SHARED=${LAB_SHARED:-}                    # VOLUME_DIR of volume-up.sh: each node has a client of its own
+
+VOLUME_DIR=${VOLUME_DIR:-/tmp/gluster-volume} # everything of the network file system
+VOLUME_PORT=${VOLUME_PORT:-24700}             # port of its brick on 127.0.0.1
+VOLUME_NODES=${VOLUME_NODES:-4}               # clients node1 .. nodeN beside this machine's own
+VOLUME_CACHE=${VOLUME_CACHE:-1}               # seconds for which a client trusts what it knows
+
 LAB_DIR=$(realpath -m "$LAB_DIR")
+VOLUME_DIR=$(realpath -m "$VOLUME_DIR")
 SLURM_CONF=$LAB_DIR/etc/slurm.conf
 MUNGE_SOCKET=$LAB_DIR/run/munge.socket
 STAMP=$LAB_DIR/.recaption-slurm-lab           # tells down.sh --wipe that this directory may go
@@ -51,7 +59,7 @@ end() { # PIDFILE: TERM, then KILL after 10 s; never a process that is not one o
   if runs "$1"; then
     pid=$(cat "$1")
     case $(readlink "/proc/$pid/exe") in
-      */slurm* | */munged | */mariadbd | */mysqld) ;;
+      */slurm* | */munged | */mariadbd | */mysqld | */glusterfsd) ;;
       *) rm -f "$1"; return 0 ;;
     esac
     kill -TERM "$pid" 2>/dev/null
@@ -62,4 +70,52 @@ end() { # PIDFILE: TERM, then KILL after 10 s; never a process that is not one o
     runs "$1" && kill -KILL "$pid" 2>/dev/null
   fi
   rm -f "$1"
+}
+
+# A node sees the shared file system through its own client, under the path that all of them have it at.
+start_node() { # NAME
+  local command=(slurmd -N "$1" -f "$SLURM_CONF")
+  mkdir -p "$LAB_DIR/spool/$1"
+  if [ -n "$LAB_SHARED" ]; then
+    # shellcheck disable=SC2016
+    command=(unshare -m --propagation private sh -c 'mount --bind "$0" "$1" && shift && exec "$@"'
+      "$LAB_SHARED/$1" "$LAB_SHARED/shared" "${command[@]}")
+  fi
+  daemon "slurmd.$1" "${command[@]}"
+}
+
+install_packages() { # "DEBIAN PACKAGES" "PROGRAMS": what is missing, where apt-get can; 77 where it cannot be had
+  local missing=() name policy=/usr/sbin/policy-rc.d log
+  if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    # Somebody else's packaging: what matters is that the programs are there.
+    for name in $2; do
+      command -v "$name" >/dev/null || die "$EXIT_SKIP" "no $name here, and no apt-get to install it with"
+    done
+    return 0
+  fi
+  mkdir -p /run/lock
+  exec 9>/run/lock/recaption-slurm-lab
+  flock 9                                     # two labs may start at once
+  for name in $1; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    log=$(mktemp)
+    if [ ! -e $policy ]; then                 # keeps the packages from starting their own daemons
+      printf '#!/bin/sh\nexit 101\n' >$policy
+      chmod 755 $policy
+      trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1 9>&-; }
+    if ! get install -y --no-install-recommends "${missing[@]}"; then
+      { get update && get install -y --no-install-recommends "${missing[@]}"; } ||
+        die "$EXIT_SKIP" "apt-get could not install ${missing[*]}: $(grep '^E:' "$log" | tail -1)"
+    fi
+    rm -f "$log"
+    if [ -n "$(trap -p EXIT)" ]; then
+      rm -f $policy
+      trap - EXIT
+    fi
+  fi
+  exec 9>&-
 }

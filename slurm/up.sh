@@ -7,43 +7,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=slurm/common.sh
 . "$here/common.sh"
 
-install_packages() {
-  local missing=() wanted=(slurm-wlm munge) package policy=/usr/sbin/policy-rc.d log
-  [ "$LAB_ACCOUNTING" = 1 ] && wanted+=(slurmdbd slurm-wlm-mysql-plugin mariadb-server)
-  if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    # Somebody else's packaging: what matters is that the programs are there.
-    for package in slurmctld slurmd munged; do
-      command -v "$package" >/dev/null || die "$EXIT_SKIP" "no $package here, and no apt-get to install it with"
-    done
-    return 0
-  fi
-  mkdir -p /run/lock
-  exec 9>/run/lock/recaption-slurm-lab
-  flock 9                                     # two labs may start at once
-  for package in "${wanted[@]}"; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-  done
-  if [ ${#missing[@]} -gt 0 ]; then
-    log=$(mktemp)
-    if [ ! -e $policy ]; then                 # keeps the packages from starting their own daemons
-      printf '#!/bin/sh\nexit 101\n' >$policy
-      chmod 755 $policy
-      trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    fi
-    get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1 9>&-; }
-    if ! get install -y --no-install-recommends "${missing[@]}"; then
-      { get update && get install -y --no-install-recommends "${missing[@]}"; } ||
-        die "$EXIT_SKIP" "apt-get could not install ${missing[*]}: $(grep '^E:' "$log" | tail -1)"
-    fi
-    rm -f "$log"
-    if [ -n "$(trap -p EXIT)" ]; then
-      rm -f $policy
-      trap - EXIT
-    fi
-  fi
-  exec 9>&-
-}
-
 check_port() { # PORT PIDFILE: taken, and not by the daemon of ours that runs already
   runs "$LAB_DIR/run/$2.pid" && return 0
   if (exec 8<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
@@ -183,8 +146,7 @@ start_slurm() {
   local i
   runs "$LAB_DIR/run/slurmctld.pid" || daemon slurmctld slurmctld -f "$SLURM_CONF" || true
   for ((i = 1; i <= LAB_NODES; i++)); do
-    mkdir -p "$LAB_DIR/spool/node$i"
-    runs "$LAB_DIR/run/slurmd.node$i.pid" || daemon "slurmd.node$i" slurmd -N "node$i" -f "$SLURM_CONF" || true
+    runs "$LAB_DIR/run/slurmd.node$i.pid" || start_node "node$i" || true
   done
 }
 
@@ -207,7 +169,9 @@ await_nodes() {
 if [ ! -e "$STAMP" ] && [ -n "$(ls -A "$LAB_DIR" 2>/dev/null)" ]; then
   die 2 "$LAB_DIR is not empty and no lab's"
 fi
-install_packages
+packages=(slurm-wlm munge)
+[ "$LAB_ACCOUNTING" = 1 ] && packages+=(slurmdbd slurm-wlm-mysql-plugin mariadb-server)
+install_packages "${packages[*]}" "slurmctld slurmd munged"
 choose_proctrack
 export SLURM_CONF
 check_ports

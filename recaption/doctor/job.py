@@ -12,7 +12,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from recaption import slurm
+from recaption import shared, slurm
 from recaption.config.schema import Config
 from recaption.doctor.check import Check, fail, ok, warn
 from recaption.doctor.folder import probing
@@ -127,8 +127,9 @@ def _never_started(job: str, entry: slurm.Job, seconds: float) -> Check:
 
 def _silent(job: str, paths: RunPaths) -> Check:
     """The job ended, or hung, without a word; its log may say why."""
-    logs = sorted(paths.logs.glob(f"{job}*.out"))
-    lines = [x for log in logs for x in log.read_text(errors="replace").splitlines() if x.strip()]
+    names = [name for name in sorted(shared.names(paths.logs)) if name.startswith(job)]
+    logs = [shared.content(paths.logs / name) for name in names if name.endswith(".out")]
+    lines = [x for log in logs for x in log.decode(errors="replace").splitlines() if x.strip()]
     ends = slurm.ended([job]).get(job, "")
     text = f"{job} ended{f' as {ends}' if ends else ''} without an answer"
     if not lines:
@@ -163,7 +164,7 @@ def _scontrol(paths: RunPaths) -> Check:
     """What the batch script could learn from the controller, which it has to ask for a requeue."""
     advice = "tasks that are stopped cannot be requeued; recaption.retry goes on with them"
     try:
-        text = (paths.root / SCONTROL).read_text(errors="replace").strip()
+        text = shared.content(paths.root / SCONTROL).decode(errors="replace").strip()
     except OSError:
         return warn("scontrol in the job", "its answer is not to be seen here", advice)
     if "JobId=" not in text:

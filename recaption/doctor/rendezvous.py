@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recaption import publish
+from recaption import publish, shared
 from recaption.config.records import typed_config
 from recaption.doctor.check import Check
 from recaption.doctor.node import check_node
@@ -79,5 +79,5 @@ def visit(folder: str, config: dict[str, Any]) -> None:
 
 
 def read_report(folder: Path) -> Report:
-    record = json.loads((folder / REPORT).read_bytes())
+    record = json.loads(shared.content(folder / REPORT))
     return Report(**{**record, "checks": [Check(**check) for check in record["checks"]]})

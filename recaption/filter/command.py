@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from recaption import card, publish
+from recaption import card, publish, shared
 from recaption.arguments import parse
 from recaption.config.schema import FLAGS
 from recaption.derive import make_run, parent_record, take_over
@@ -122,7 +122,7 @@ def rewrite_shard(
     os.umask(UMASK)
     settings = settings_of(new)
     sidecar, tar, target = paths.sidecar(name), paths.tar(name), paths.marker(name)
-    if not sidecar.exists():
+    if not shared.exists(sidecar):
         made = _filtered(parent, new, name, where)
         temporary = paths.temporary(sidecar, tag)
         with publish.disk_errors(temporary), publish.gone_on_error(temporary):
@@ -145,7 +145,7 @@ def rewrite_shard(
         "fingerprint": new.fingerprint,
         "counts": sidecars.count_states(rows),
         "tar": {"sha256": digest, "size": size},
-        "sidecar": {"sha256": sha256_of(sidecar), "size": sidecar.stat().st_size},
+        "sidecar": {"sha256": sha256_of(sidecar), "size": shared.size(sidecar)},
         "filter": new.identity["filter"],
         "finished": time.time(),
     }

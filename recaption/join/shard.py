@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from recaption import publish
+from recaption import publish, shared
 from recaption.errors import InputChanged, ShardError
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
@@ -62,7 +62,7 @@ def whole(paths: RunPaths, name: str) -> bool:
     record = _marker(paths, name)
     places = {"tar": paths.tar(name), "sidecar": paths.sidecar(name)}
     return all(
-        place.exists() and place.stat().st_size == record[key]["size"]
+        shared.exists(place) and shared.size(place) == record[key]["size"]
         for key, place in places.items()
     )
 
@@ -100,7 +100,7 @@ def _published(job: Job, shard: InputShard) -> Rows:
         "fingerprint": job.run.fingerprint,
         "counts": count_states(rows),
         "tar": {"sha256": digest, "size": size},
-        "sidecar": {"sha256": sha256_of(sidecar), "size": sidecar.stat().st_size},
+        "sidecar": {"sha256": sha256_of(sidecar), "size": shared.size(sidecar)},
         "finished": time.time(),
     }
     publish.create(target, publish.to_json(made), paths.temporary(target, job.tag))

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from recaption import shared
 from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
@@ -25,7 +26,7 @@ MODE = 0o750  # private to the user and their group
 def run_at(folder: str) -> Run | None:
     """The run in this folder; None where there is none."""
     paths = RunPaths(Path(folder).expanduser().absolute())
-    return read_run(paths) if paths.run_json.exists() else None
+    return read_run(paths) if shared.exists(paths.run_json) else None
 
 
 def freeze(
@@ -61,7 +62,7 @@ def freeze(
         created=time.time(),
         rules=there.rules if there else RULES,
     )
-    if not paths.run_json.exists():
+    if not shared.exists(paths.run_json):
         if not write:
             _refuse_foreign(paths)
             return paths, run

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from recaption import journal, publish
+from recaption import journal, publish, shared
 from recaption.crash import crash_point
 from recaption.engine.orphan import die_with_task
 from recaption.errors import DiskFull, InputChanged, ShardError
@@ -123,7 +123,7 @@ def finish(context: Context, job: Finish) -> Finished:
     """Publish sidecar, tar and marker, in this order; whoever was first with each has decided it."""
     paths, name = context.paths, job.shard.name
     marker = paths.marker(name)
-    if marker.exists():
+    if shared.exists(marker):
         _leave(context, name)
         return Finished({}, won=False)
     with open(job.path, "rb") as file:
@@ -132,7 +132,7 @@ def finish(context: Context, job: Finish) -> Finished:
             raise InputChanged("input changed while its captions were made")
         index = limited(index, context)
         sidecar = paths.sidecar(name)
-        if not sidecar.exists():
+        if not shared.exists(sidecar):
             made = _rows(context, job, index, file)
             temporary = paths.temporary(sidecar, context.attempt)
             with publish.disk_errors(sidecar), publish.gone_on_error(temporary):
@@ -149,7 +149,7 @@ def finish(context: Context, job: Finish) -> Finished:
         "skipped_members": index.skipped,
         **({"damaged": index.damaged} if index.damaged else {}),
         "tar": {"sha256": tar_hash, "size": tar_size},
-        "sidecar": {"sha256": sha256_of(sidecar), "size": sidecar.stat().st_size},
+        "sidecar": {"sha256": sha256_of(sidecar), "size": shared.size(sidecar)},
         "attempt": context.attempt,
         "finished": time.time(),
         **job.facts,
@@ -237,4 +237,4 @@ def _leave(context: Context, name: str) -> None:
         *context.paths.temporaries_of(name),
         context.paths.failure(name),
     ]:
-        path.unlink(missing_ok=True)
+        shared.remove(path)

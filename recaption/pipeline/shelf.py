@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from operator import length_hint
 from typing import IO, Any, Protocol
 
+from recaption import shared
 from recaption.config.schema import Config
 from recaption.errors import DiskFull, ShardError
 from recaption.journal import Event, Journal
@@ -189,7 +190,7 @@ class Shelf:
         self.open.remove(shard)
         shard.close()
         if isinstance(result, librarian.Finished):
-            shard.journal.path.unlink(missing_ok=True)
+            shared.remove(shard.journal.path)
             self.source.published(shard.position, result)
         else:
             self._failed(shard.position, shard.shard, result)
@@ -198,10 +199,10 @@ class Shelf:
         """Put back a shard of which nobody has taken up a sample."""
         self.open.remove(shard)
         shard.close()
-        shard.journal.path.unlink(missing_ok=True)
+        shared.remove(shard.journal.path)
 
     def _failed(self, position: int, shard: InputShard, error: Any) -> None:
-        if self.context.paths.marker(shard.name).exists():  # another attempt was faster
+        if shared.exists(self.context.paths.marker(shard.name)):  # another attempt was faster
             self.source.published(position, librarian.Finished({}, won=False))
         else:
             reason = error.reason if isinstance(error, children.Crashed) else str(error)

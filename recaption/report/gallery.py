@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recaption import shared
 from recaption.config.schema import Image as Rules
 from recaption.report.choice import Place, severity
 from recaption.report.pictures import Copy, Wanted, copies
@@ -138,7 +139,9 @@ def _table(source: Source, url: str) -> pa.Table | None:
     answers = [f"{c}{s}" for s in source.suffixes for c in ("caption", "tokens", "flags")]
     names = ["key", "status", "reason", "caption_original", *answers, *source.scores]
     try:
-        return pq.ParquetFile(path).read(list(dict.fromkeys(names)), use_threads=False)
+        return shared.patiently(lambda: pq.ParquetFile(path)).read(
+            list(dict.fromkeys(names)), use_threads=False
+        )
     except (pa.ArrowException, OSError, ValueError):
         return None  # it could be read a moment ago
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recaption import shared
 from recaption.report.choice import Array, Candidates, draws, severity
 from recaption.report.source import Source, hash_of
 from recaption.run.rows import CAPTIONED
@@ -78,7 +79,7 @@ def _tables(
     def read(url: str) -> pa.Table | None:
         path = source.paths.sidecar(source.published[url].name)
         try:
-            content = pa.BufferReader(path.read_bytes())
+            content = pa.BufferReader(shared.content(path))
             table = pq.ParquetFile(content, pre_buffer=False).read(names, use_threads=False)
         except (pa.ArrowException, OSError, ValueError):
             return None

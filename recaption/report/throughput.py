@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
+from recaption import shared
 from recaption.run.paths import INHERITED, RunPaths
 from recaption.run.tasklog import read_log
 
@@ -27,7 +28,7 @@ class Throughput:
 
 def throughput(paths: RunPaths) -> Throughput | None:
     """How fast all attempts together were; None where their logs say nothing."""
-    curves = [curve for curve in map(_curve, sorted(paths.tasks.glob("*.jsonl"))) if curve]
+    curves = [curve for curve in map(_curve, _logs(paths)) if curve]
     if not curves:
         return None
     start, end = min(c[0][0] for c in curves), max(c[-1][0] for c in curves)
@@ -43,7 +44,13 @@ def throughput(paths: RunPaths) -> Throughput | None:
     return Throughput(start, seconds, rates, total / working if working else 0.0, working)
 
 
-def _curve(path: Any) -> list[tuple[float, float]]:
+def _logs(paths: RunPaths) -> list[Path]:
+    return [
+        paths.tasks / name for name in sorted(shared.names(paths.tasks)) if name.endswith(".jsonl")
+    ]
+
+
+def _curve(path: Path) -> list[tuple[float, float]]:
     """(time, samples settled by then) of one attempt; empty where it settled none."""
     if path.name.startswith(INHERITED):
         return []

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from recaption import shared
+
 INHERITED = "inherited"  # in place of SUBMISSION-TASK, for shards taken over from a parent run
 KILLS = "_kills"  # end of the name of a file in logs, a line for each time that a job was killed
 LONGEST_ATTEMPT = 32  # bytes of an attempt's id, and of a launcher's tag
@@ -92,8 +94,8 @@ class RunPaths:
 
     def journals_of(self, name: str) -> list[Path]:
         """Every attempt's journal of one shard, in no particular order."""
-        with os.scandir(self.journals) as entries:
-            return [Path(e.path) for e in entries if owner_of(e.name) == stem(name)]
+        names = shared.names(self.journals)
+        return [self.journals / n for n in names if owner_of(n) == stem(name)]
 
     def temporary(self, final: Path, attempt: str) -> Path:
         """Where an attempt writes `final`; a marker, a lease and a failure have the same name."""
@@ -103,13 +105,13 @@ class RunPaths:
     def temporaries_of(self, name: str) -> list[Path]:
         """Temporary files of any attempt at publishing one shard."""
         finals = {f"{stem(name)}{suffix}" for suffix in (".tar", ".parquet", ".json")}
-        with os.scandir(self.temporaries) as entries:
-            return [Path(e.path) for e in entries if owner_of(e.name) in finals]
+        names = shared.names(self.temporaries)
+        return [self.temporaries / n for n in names if owner_of(n) in finals]
 
     def temporaries_by(self, attempt: str) -> list[Path]:
         """Temporary files of one attempt."""
-        with os.scandir(self.temporaries) as entries:
-            return [Path(e.path) for e in entries if f"@{attempt}" in e.name]
+        names = shared.names(self.temporaries)
+        return [self.temporaries / n for n in names if f"@{attempt}" in n]
 
     def submission(self, number: int) -> Path:
         return self.submissions / f"{number}.json"
@@ -120,8 +122,7 @@ class RunPaths:
     def task_logs(self, submission: int, task: int) -> list[Path]:
         """Every attempt's log of one task, in no particular order."""
         prefix = f"{submission}-{task}@"
-        with os.scandir(self.tasks) as entries:
-            return [Path(e.path) for e in entries if e.name.startswith(prefix)]
+        return [self.tasks / n for n in shared.names(self.tasks) if n.startswith(prefix)]
 
     def inherited_log(self, tag: str) -> Path:
         return self.tasks / f"{INHERITED}@{tag}.jsonl"
@@ -136,8 +137,7 @@ class RunPaths:
 
     def marked(self) -> set[str]:
         """Names of the published shards, by one directory scan."""
-        with os.scandir(self.markers) as entries:
-            return {f"{e.name[:-5]}.tar" for e in entries if e.name.endswith(".json")}
+        return {f"{n[:-5]}.tar" for n in shared.names(self.markers) if n.endswith(".json")}
 
     def longest_stem(self) -> int:
         """Bytes that a shard's name without `.tar` may have, so that the file system takes the names

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recaption import __version__, publish
+from recaption import __version__, publish, shared
 from recaption.config import earlier
 from recaption.config.records import from_record
 from recaption.config.schema import Config, Prompt
@@ -96,7 +96,7 @@ def write_run(paths: RunPaths, run: Run, tag: str) -> bool:
 def read_run(paths: RunPaths) -> Run:
     """Read run.json; UserError if this is no run directory."""
     try:
-        record = json.loads(paths.run_json.read_bytes())
+        record = json.loads(shared.content(paths.run_json))
     except FileNotFoundError:
         raise UserError(f"{paths.root}: not a run directory (no .recaption/run.json)") from None
     if record.pop("format") not in FORMATS:
@@ -132,11 +132,12 @@ def add_jobs(paths: RunPaths, submission: Submission, tag: str) -> None:
 
 def read_submission(paths: RunPaths, number: int) -> Submission:
     path = paths.submission(number)
-    return from_record(Submission, json.loads(path.read_bytes()), str(path))
+    return from_record(Submission, json.loads(shared.replaced_content(path)), str(path))
 
 
 def submission_numbers(paths: RunPaths) -> list[int]:
-    found = [p.stem for p in paths.submissions.glob("*.json")]
+    names = shared.names(paths.submissions) if shared.exists(paths.submissions) else []
+    found = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     return sorted(int(number) for number in found if number.isdigit())
 
 

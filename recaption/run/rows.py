@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recaption import shared
+
 if TYPE_CHECKING:
     import pyarrow as pa  # takes a quarter of a second, which the quick commands do without
 
@@ -63,9 +65,11 @@ def write_rows(
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    file = pa.BufferReader(shared.content(path))
+    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     return rows
 
 

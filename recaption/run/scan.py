@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from recaption import shared
 from recaption.run.paths import INHERITED, RunPaths
 from recaption.run.record import Run
 from recaption.run.tasklog import read_log
@@ -113,14 +114,13 @@ def scan(paths: RunPaths, run: Run) -> RunState:
 
 def marker(paths: RunPaths, name: str) -> dict[str, Any]:
     """A published shard's marker."""
-    record: dict[str, Any] = json.loads(paths.marker(name).read_bytes())
+    record: dict[str, Any] = json.loads(shared.content(paths.marker(name)))
     return record
 
 
-def _names(folder: os.PathLike[str], suffix: str) -> list[str]:
+def _names(folder: Path, suffix: str) -> list[str]:
     try:
-        with os.scandir(folder) as entries:
-            return [e.name for e in entries if e.name.endswith(suffix)]
+        return [name for name in shared.names(folder) if name.endswith(suffix)]
     except FileNotFoundError:
         return []  # a copy from an object store has no empty folders
 
@@ -135,7 +135,7 @@ def _marker_counts(paths: RunPaths, name: str) -> dict[str, int]:
 
 def _failure(paths: RunPaths, name: str) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(paths.failure(name).read_bytes())
+        record: dict[str, Any] = json.loads(shared.content(paths.failure(name)))
     except (OSError, ValueError):
         return {"reason": "unknown", "tries": 0}  # published, or written, at this moment
     return record

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from recaption import shared
 from recaption.publish import disk_errors
 
 LONGEST_BEAT = 60.0
@@ -57,7 +58,7 @@ class TaskLog:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Events of one log; a line that is still being written, or was cut by a full disk, is left out."""
-    lines = path.read_bytes().split(b"\n")[:-1]
+    lines = shared.content(path).split(b"\n")[:-1]
     try:
         events: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
         return events

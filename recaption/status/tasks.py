@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recaption import slurm
+from recaption import shared, slurm
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission, read_submission, submission_numbers
 from recaption.run.scan import RunState, TaskState
@@ -177,7 +177,7 @@ def _ended(latest: TaskState) -> tuple[str, str]:
 def never_started(log: str) -> str:
     """Why a task that wrote no log of its own ended, as far as the last line that it printed says."""
     try:
-        lines = Path(log).read_bytes()[-TAIL:].decode(errors="replace").split("\n")
+        lines = shared.content(Path(log))[-TAIL:].decode(errors="replace").split("\n")
     except OSError:
         return NEVER
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")

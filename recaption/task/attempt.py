@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recaption import card
+from recaption import card, shared
 from recaption.config.records import typed_config
 from recaption.engine.base import Spec
 from recaption.engine.orphan import die_with_parent
@@ -57,7 +57,7 @@ def run_task(root: str, number: int, task: int) -> None:
     stopping.allow(config.slurm.signal_delay)
     attempt = attempt_id(number, task)
     log = TaskLog(paths.task_log(number, task, attempt))
-    paths.kills(_job()).unlink(missing_ok=True)
+    shared.remove(paths.kills(_job()))
     claims = Claims(paths, run, submission, task, attempt, log)
     why, reason = "error", ""
     try:
@@ -69,7 +69,7 @@ def run_task(root: str, number: int, task: int) -> None:
     finally:
         with contextlib.suppress(DiskFull):  # said already, or about to be
             for path in paths.temporaries_by(attempt):  # of a librarian that was ended at work
-                path.unlink(missing_ok=True)
+                shared.remove(path)
             claims.release()
             log.write("stop", why=why, reason=reason)
     if stopping.wants_requeue() and why in (DRAIN, NOW):

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from recaption import publish
+from recaption import publish, shared
 from recaption.pipeline.librarian import Finished
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission
@@ -71,7 +71,7 @@ class Claims:
             return True
         lease = self.leases.read(self._name(position))
         taken = lease is not None and not self._is_ours(lease)
-        if taken or self.paths.marker(self._name(position)).exists():
+        if taken or shared.exists(self.paths.marker(self._name(position))):
             self.held.discard(position)
             self.deferred.append(position)
             return False
@@ -214,7 +214,7 @@ class Claims:
         """Whether nothing is left to do here for a shard: published, or its tries are used up."""
         if position in self.settled:
             return True
-        if self.paths.marker(self._name(position)).exists():
+        if shared.exists(self.paths.marker(self._name(position))):
             self.settled.add(position)
         elif self._tries(position) >= self.tries_allowed:
             self.settled.add(position)
@@ -227,9 +227,8 @@ class Claims:
     def _failure(self, position: int) -> dict[str, Any]:
         fresh = {"submission": self.submission.number, "tries": 0, "attempts": []}
         try:
-            record: dict[str, Any] = json.loads(
-                self.paths.failure(self._name(position)).read_bytes()
-            )
+            content = shared.content(self.paths.failure(self._name(position)))
+            record: dict[str, Any] = json.loads(content)
         except (FileNotFoundError, ValueError):  # none yet, or a machine went down over it
             return fresh
         return record if record["submission"] == self.submission.number else fresh

@@ -10,7 +10,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
-from recaption import publish
+from recaption import publish, shared
 from recaption.run.paths import RunPaths
 from recaption.task.process import Process, is_gone, this_process
 
@@ -57,7 +57,7 @@ class Leases:
     def read(self, name: str) -> Lease | None:
         """The lease of a shard, if there is one."""
         try:
-            record = json.loads(self.paths.lease(name).read_bytes())
+            record = json.loads(shared.content(self.paths.lease(name)))
             process = record.pop("process", None)
             return Lease(**record, process=process and Process(**process))
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class Leases:
         """Remove this attempt's lease of a shard."""
         lease = self.read(name)
         if lease is not None and lease.attempt == self.attempt:
-            self.paths.lease(name).unlink(missing_ok=True)
+            shared.remove(self.paths.lease(name))
 
     def beat_is_due(self) -> bool:
         """True four times within the life of a lease: those held are to be written again."""

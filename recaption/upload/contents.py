@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from recaption import shared
 from recaption.errors import RecaptionError
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
@@ -24,7 +25,7 @@ class File:
 
     def check(self) -> None:
         """Raise RecaptionError if the file is not what the marker describes."""
-        if self.path.stat().st_size != self.size or sha256_of(self.path) != self.sha256:
+        if shared.size(self.path) != self.size or sha256_of(self.path) != self.sha256:
             raise RecaptionError(f"{self.path} is not what its marker says; run recaption.verify")
 
 
@@ -74,7 +75,7 @@ def contents(paths: RunPaths, run: Run, *, shards_only: bool) -> Contents:
     marked = paths.marked()
     names = tuple(shard.name for shard in run.shards if shard.name in marked)
     whole = len(names) == len(run.shards)
-    last = [p for p in (paths.card, paths.sizes_json) if whole and p.exists()]
+    last = [p for p in (paths.card, paths.sizes_json) if whole and shared.exists(p)]
     return Contents(
         paths,
         () if shards_only else (_small(paths, paths.run_json),),
@@ -86,4 +87,4 @@ def contents(paths: RunPaths, run: Run, *, shards_only: bool) -> Contents:
 
 def _small(paths: RunPaths, path: Path) -> File:
     """A file that no marker describes, as it is."""
-    return File(path, str(path.relative_to(paths.root)), path.stat().st_size, sha256_of(path))
+    return File(path, str(path.relative_to(paths.root)), shared.size(path), sha256_of(path))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
+from recaption import shared
 from recaption.run.paths import RunPaths, owner_of, stem
 from recaption.run.record import Run
 from recaption.run.scan import RunState
@@ -28,7 +28,7 @@ def check_folder(paths: RunPaths, run: Run, state: RunState) -> Findings:
         found.add("leftover failure", f"{paths.failure(name)} is of a published shard", name)
     if names <= marked:
         _sizes(paths, run, state, found)
-    elif paths.sizes_json.exists():
+    elif shared.exists(paths.sizes_json):
         found.add("wrong sizes.json", "it is there although shards are missing")
     return found
 
@@ -43,22 +43,24 @@ def _root(
     paths: RunPaths, found: Findings, names: set[str], marked: set[str], *, busy: bool
 ) -> None:
     ours = {paths.meta.name, paths.sizes_json.name, paths.card.name}
-    for entry in sorted(os.listdir(paths.root)):
+    for entry in sorted(shared.names(paths.root)):
         if entry in names:
             if entry not in marked and not busy:
                 found.add("tar without marker", "it was never published as whole", entry)
         elif entry not in ours and not entry.startswith("."):
             found.add("foreign file", f"{entry} is not this run's")
-    for folder in sorted(os.listdir(paths.meta)):
+    for folder in sorted(shared.names(paths.meta)):
         if paths.meta / folder not in [paths.run_json, *paths.folders()]:
             found.add("foreign file", f"{paths.meta.name}/{folder} is not this run's")
 
 
 def _markers(paths: RunPaths, found: Findings, names: set[str], marked: set[str]) -> None:
     expected = {p.name for name in names for p in (paths.marker(name), paths.sidecar(name))}
-    for entry in sorted(set(os.listdir(paths.markers)) - expected):
+    for entry in sorted(set(shared.names(paths.markers)) - expected):
         found.add("foreign file", f"{paths.markers.name}/{entry} belongs to no shard of this run")
-    unfinished = [n for n in names - marked if paths.sidecar(n).exists()] if names - marked else []
+    unfinished = (
+        [n for n in names - marked if shared.exists(paths.sidecar(n))] if names - marked else []
+    )
     if unfinished:
         found.notes.append(f"{len(unfinished)} shards have a sidecar and no marker yet")
 
@@ -84,14 +86,14 @@ def _is_fresh(path: Path, entry: str) -> bool:
     if "-" in entry.rpartition("@")[2]:
         return False
     try:
-        return time.time() - path.stat().st_mtime < FRESH_SECONDS
+        return time.time() - shared.patiently(path.stat).st_mtime < FRESH_SECONDS
     except FileNotFoundError:
         return True
 
 
 def _entries(folder: Path) -> list[str]:
     """Names in a folder; none where a copy from an object store lacks it."""
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
+    return sorted(shared.names(folder)) if shared.exists(folder) else []
 
 
 def _stems(folder: Path) -> list[str]:
@@ -105,7 +107,7 @@ def _sizes(paths: RunPaths, run: Run, state: RunState, found: Findings) -> None:
         for name, counts in state.done.items()
     }
     try:
-        sizes = json.loads(paths.sizes_json.read_bytes())
+        sizes = json.loads(shared.content(paths.sizes_json))
     except FileNotFoundError:
         found.add("wrong sizes.json", "it is missing; a launch or retry of the run writes it")
         return
@@ -117,5 +119,5 @@ def _sizes(paths: RunPaths, run: Run, state: RunState, found: Findings) -> None:
         name = differing[0]
         text = f"{name}: {sizes.get(name)} instead of {expected.get(name)}"
         found.add("wrong sizes.json", f"{text}; {len(differing)} shards differ")
-    if not paths.card.exists():
+    if not shared.exists(paths.card):
         found.add("missing card", f"{paths.card.name} is missing")

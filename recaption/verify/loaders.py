@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from recaption import shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import RunState
@@ -46,7 +47,7 @@ def check_loaders(
     sizes = {
         name: sum(counts.values()) if captions_only else counts.get("captioned", 0)
         for name, counts in state.done.items()
-        if name not in damaged and paths.tar(name).exists()
+        if name not in damaged and shared.exists(paths.tar(name))
     }
     filled = [name for name, size in sizes.items() if size]
     ways = {"webdataset": _webdataset, "datasets": _datasets, "open_clip": _open_clip}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from recaption import shared
 from recaption.errors import ShardError
 from recaption.run import rows as sidecars
 from recaption.run.digest import sha256_of
@@ -42,8 +43,8 @@ def check_shard(paths: RunPaths, run: Run, shard: InputShard, *, against_input: 
     found.samples = len(rows)
     _check_rows(rows, record, found)
     settings = settings_of(run)
-    if paths.tar(shard.name).exists():
-        with paths.tar(shard.name).open("rb") as file:
+    if shared.exists(paths.tar(shard.name)):
+        with shared.opened(paths.tar(shard.name)) as file:
             try:
                 index = index_shard(file)
             except ShardError as e:
@@ -95,7 +96,7 @@ def _read_sidecar(
 def _check_tar_hash(paths: RunPaths, record: dict[str, Any], found: Findings) -> bool:
     path = paths.tar(found.shard)
     try:
-        size = path.stat().st_size
+        size = shared.size(path)
     except FileNotFoundError:
         found.add("marker without tar", f"{path.name} is missing")
         return False

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
+from recaption import shared
 from recaption.errors import ShardError
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
@@ -86,9 +87,9 @@ def _compare_samples(
     """Name the samples that differ from what would be written; True if there is one."""
     before = sum(found.kinds.values())
     tar = paths.tar(found.shard)
-    if not tar.exists():
+    if not shared.exists(tar):
         return True
-    there = _member_hashes(tar.open("rb"))
+    there = _member_hashes(shared.opened(tar))
     for sample, row in zip(index.samples, rows, strict=True):
         if not settings.captions_only and row["status"] != CAPTIONED:
             continue

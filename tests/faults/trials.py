@@ -21,6 +21,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Template:
     shards: str
     salt: str
     tasks: int
+    samples: int = SAMPLES  # of each shard
 
 
 @dataclass
@@ -169,14 +171,21 @@ class Process:
 class Forked(Process):
     """run_task in a fork of this process, its children forked in turn."""
 
-    def __init__(self, run: Path, number: int, folder: Path, point: str) -> None:
+    def __init__(
+        self,
+        run: Path,
+        number: int,
+        folder: Path,
+        point: str = "",
+        prepare: Callable[[], None] = os.setsid,
+    ) -> None:
         self.code: int | None = None
         self.pid = os.fork()
         if self.pid:
             return
         code = 1
         try:
-            os.setsid()
+            prepare()
             log = os.open(folder / "tasks.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
@@ -254,7 +263,7 @@ def check_run(run: Path, template: Template) -> None:
         assert sha256(run / name) == marker["tar"]["sha256"], name
         assert sha256(paths.sidecar(name)) == marker["sidecar"]["sha256"], name
         found = rows(run, name)
-        assert [r["status"] for r in found] == ["captioned"] * SAMPLES, name
+        assert [r["status"] for r in found] == ["captioned"] * template.samples, name
         said = {r["key"]: r["caption"] for r in found}
         assert said == {k: m["txt"].decode() for k, m in read_run(run)[name].items()}, name
     if template.salt == "":
@@ -296,13 +305,15 @@ def copy_frozen(source: Path, target: Path) -> None:
     shutil.copy(paths.submission(0), new.submission(0))
 
 
-def templates(folder: Path) -> list[Template]:
-    shards = f"{folder}/source/{{00000..{SHARDS - 1:05d}}}.tar"
-    for number in range(SHARDS):
-        write_tar(folder / f"source/{number:05d}.tar", members(number))
+def templates(
+    folder: Path, shard_count: int = SHARDS, samples: int = SAMPLES, numbers: Sequence[int] = (1, 2)
+) -> list[Template]:
+    shards = f"{folder}/source/{{00000..{shard_count - 1:05d}}}.tar"
+    for number in range(shard_count):
+        write_tar(folder / f"source/{number:05d}.tar", members(number, samples))
     made = []
     for salt in ("", "random"):
-        for tasks in (1, 2):
+        for tasks in numbers:
             run = folder / f"undisturbed-{salt}{tasks}"
             command = [sys.executable, "-m", "recaption.launch"]
             subprocess.run(
@@ -312,12 +323,12 @@ def templates(folder: Path) -> list[Template]:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            made.append(Template(run, run, shards, salt, tasks))
+            made.append(Template(run, run, shards, salt, tasks, samples))
     return made
 
 
-def members(number: int) -> list[tuple[str, bytes]]:
-    return [(f"s{number}{name}", content) for name, content in plain_members(SAMPLES, number)]
+def members(number: int, samples: int) -> list[tuple[str, bytes]]:
+    return [(f"s{number}{name}", content) for name, content in plain_members(samples, number)]
 
 
 def one(seed: int, folder: Path, found: list[Template], *, launch: bool) -> int:

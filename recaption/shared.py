@@ -1,0 +1,102 @@
+"""Files that other tasks, on other nodes, replace and remove: every look at one goes through here.
+
+On a network file system a file that was replaced or removed between this client's look-up and its
+open is a stale handle; and where a server is busy or comes back, a read fails in passing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+VANISHED = {errno.ENOENT, errno.ESTALE}
+PASSING = {errno.ESTALE, errno.EIO, errno.EINTR, errno.ETIMEDOUT, errno.EREMOTEIO}
+PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # seconds between the tries
+T = TypeVar("T")
+
+
+def patiently(look: Callable[[], T]) -> T:
+    """What `look` returns, tried again for some seconds where it fails in passing.
+
+    A handle that stays stale is FileNotFoundError. `look` only reads: it may be done twice.
+    """
+    for pause in PAUSES:
+        try:
+            return look()
+        except OSError as e:
+            if e.errno not in PASSING:
+                raise
+            _forget(e.filename)
+        time.sleep(pause)
+    try:
+        return look()
+    except OSError as e:
+        if e.errno == errno.ESTALE:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), e.filename) from e
+        raise
+
+
+def _forget(name: str | None) -> None:
+    """Have this client ask its server about a file again, however long it trusts what it knows.
+
+    A question that no cache answers does it: GlusterFS otherwise repeats a stale handle as long as
+    its caches last.
+    """
+    if name is not None:
+        with contextlib.suppress(OSError):
+            os.getxattr(name, "user.recaption")
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes; FileNotFoundError where it is gone."""
+    return patiently(path.read_bytes)
+
+
+def replaced_content(path: Path) -> bytes:
+    """As content, of a file that is only ever replaced: for a moment, another node finds none."""
+
+    def look() -> bytes:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as e:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path)) from e
+
+    return patiently(look)
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file to be read; FileNotFoundError where it is gone."""
+    return patiently(lambda: path.open("rb"))
+
+
+def size(path: Path) -> int:
+    """A file's size; FileNotFoundError where it is gone."""
+    return patiently(path.stat).st_size
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder."""
+    try:
+        patiently(path.stat)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder, in no particular order; FileNotFoundError where there is none."""
+    return patiently(lambda: os.listdir(folder))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if nobody else was faster."""
+    try:
+        path.unlink()
+    except OSError as e:
+        if e.errno not in VANISHED:
+            raise
