@@ -21,7 +21,7 @@ from recaption.doctor.packages import check_packages
 from recaption.errors import UserError, bad_value
 from recaption.launch.command import compose_point
 from recaption.launch.options import Options, parse
-from recaption.launch.plan import inputs, select
+from recaption.launch.plan import Patterns, inputs, select
 from recaption.run.record import InputShard
 from recaption.status.screen import Style
 
@@ -118,10 +118,13 @@ def _look(config: Config, wait: float, add: Callable[[Sequence[Check]], None]) -
 
 
 def _input(config: Config, shards: list[InputShard]) -> list[Check]:
-    found = inputs(config)
+    patterns = Patterns()
+    found = inputs(config, patterns)
     shards += [found[position] for position in select(config.data.range, len(found))]
     known = sum(shard.size or 0 for shard in shards)
-    return [ok("input", f"{len(shards)} shards, {known / 1e9:.1f} GB as far as it is known")]
+    there = ok("input", f"{len(shards)} shards, {known / 1e9:.1f} GB as far as it is known")
+    passed = patterns.remark()
+    return [there, warn("input", passed, "name the shards alone")] if passed else [there]
 
 
 def _same_files(here: Sequence[Check], there: Sequence[Check]) -> list[Check]:

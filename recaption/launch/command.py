@@ -21,9 +21,10 @@ from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
 from recaption.launch.freeze import freeze, run_at
 from recaption.launch.options import Options, parse
-from recaption.launch.plan import data_name, first_shard, inputs, select
+from recaption.launch.plan import Patterns, data_name, first_shard, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing
 from recaption.prompt import check_prompts
+from recaption.run.record import FIRST_RULES
 
 DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
 
@@ -107,14 +108,14 @@ def compose_point(
     }
     cfg = compose_config(words, **compose)
     default_dir = OmegaConf.to_container(cfg)["output"]["dir"] == DEFAULT_DIR  # type: ignore[index,call-overload]
-    if OmegaConf.is_missing(cfg.data, "shards"):
+    if OmegaConf.is_missing(cfg.data, "shards") or cfg.data.shards is None:
         if not shards_needed:
             cfg.data.shards = []
             cfg.data.name = cfg.data.name or "data"
         elif not options.show_config:
             raise UserError(
                 "data.shards: needed; a brace pattern such as /data/{00000..00007}.tar, a glob, "
-                "a list, or a .txt file of lines"
+                "a folder, a list, or a .txt file of lines"
             )
     elif cfg.data.name is None:
         cfg.data.name = data_name(first_shard(cfg.data.shards))
@@ -157,10 +158,14 @@ def _check_distinct(points: list[Point]) -> None:
 def _launch(point: Point) -> Outcome:
     """Freeze and submit one run; waits for it where that is asked for."""
     config = point.config
-    shards = inputs(config)
+    there = run_at(config.output.dir)
+    patterns = Patterns(every_file=there is not None and there.rules == FIRST_RULES)
+    shards = inputs(config, patterns)
     selected = select(config.data.range, len(shards))
     named = {word.partition("=")[0].lstrip("+~") for word in point.words}
     paths, run = freeze(config, point.prompts, shards, named=named, write=not config.dry_run)
+    if remark := patterns.remark():
+        print(remark)
     if config.dry_run:
         return show_plan(paths, run, config, selected)
     return submit_missing(paths, run, config, selected)

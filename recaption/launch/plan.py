@@ -14,22 +14,85 @@ from typing import Any
 
 from recaption.config.schema import Config
 from recaption.errors import UserError, bad_value
-from recaption.run.names import PIPE, output_names
+from recaption.run.names import PIPE, is_tar, output_names
 from recaption.run.record import InputShard
 from recaption.shard import remote
 from recaption.shard.source import local_path
 
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 MAX_SHARDS = 10_000_000
+SHOWN = 5  # names in a message
 
 
-def expand(shards: Any) -> list[str]:
-    """Every input of data.shards in order, local ones as absolute paths.
+class Patterns:
+    """Expands data.shards, and notes which files a pattern matched that are no tars.
 
-    A brace pattern, a glob, a list of those, or a .txt/.list file of lines. Raises UserError when
-    a pattern matches nothing.
+    With `every_file`, a glob takes whatever it matches, as 0.1.0 had it.
     """
-    found = list(islice(_expanded(shards), MAX_SHARDS + 1))
+
+    def __init__(self, *, every_file: bool = False) -> None:
+        self.every_file = every_file
+        self.passed_over: list[str] = []
+
+    def remark(self) -> str:
+        """What to say about files that were passed over; empty where there were none."""
+        passed = self.passed_over
+        return f"data.shards: passed over what is no tar, {_few(passed)}" if passed else ""
+
+    def expand(self, shards: Any) -> Iterator[str]:
+        """Every input of data.shards in order, local ones as absolute paths.
+
+        A brace pattern, a glob, a folder, a list of those, or a .txt/.list file of lines. Raises
+        UserError when a pattern names or matches nothing.
+        """
+        patterns = _split_list(shards) if isinstance(shards, str) else map(str, shards)
+        for pattern in patterns:
+            yield from self._one(pattern, ())
+
+    def _one(self, pattern: str, lists: tuple[str, ...]) -> Iterator[str]:
+        """What one pattern stands for; `lists` are those that name it, outermost first."""
+        if not pattern.strip():
+            raise bad_value("data.shards", repr(pattern), "names no shard")
+        if pattern.startswith(PIPE):
+            yield from braces(pattern)
+        elif pattern.endswith((".txt", ".list")) and "://" not in pattern:
+            path = os.path.realpath(os.path.expanduser(pattern))
+            if path in lists:
+                raise bad_value("data.shards", lists[0], f"{lists[-1]} names {path} again")
+            for line in _lines(pattern):
+                yield from self._one(line, (*lists, path))
+        else:
+            for url in braces(pattern):
+                yield from self._matching(url, pattern)
+
+    def _matching(self, url: str, pattern: str) -> Iterable[str]:
+        """A URL or path as it is, the tars of a folder, or those that match a glob."""
+        if "://" in url:
+            path = local_path(url)
+            if path is None:
+                found = remote.matching(url)
+                return [url] if found is None else self._tars(found, pattern)
+            url = str(path)
+        text = os.path.abspath(os.path.expanduser(url))
+        if not glob.has_magic(text) or os.path.exists(text):
+            if is_tar(text) or not os.path.isdir(text):
+                return [text]
+            return self._tars(_entries(text, pattern), pattern)
+        return self._tars(glob.glob(text, recursive=not self.every_file), pattern)
+
+    def _tars(self, found: list[str], pattern: str) -> list[str]:
+        tars = sorted(name for name in found if self.every_file or is_tar(name))
+        others = sorted({*found} - {*tars})
+        if not tars:
+            reason = f"matches no tar, but {_few(others)}" if others else "matches no file"
+            raise bad_value("data.shards", pattern, reason)
+        self.passed_over += others
+        return tars
+
+
+def expand(shards: Any, patterns: Patterns | None = None) -> list[str]:
+    """Every input of data.shards in order; UserError where there is none, or too many."""
+    found = list(islice((patterns or Patterns()).expand(shards), MAX_SHARDS + 1))
     if len(found) > MAX_SHARDS:
         raise UserError(f"data.shards: more than {MAX_SHARDS} shards")
     if not found:
@@ -39,7 +102,7 @@ def expand(shards: Any) -> list[str]:
 
 def first_shard(shards: Any) -> str:
     """The first of expand(shards)."""
-    for shard in _expanded(shards):
+    for shard in Patterns().expand(shards):
         return shard
     raise bad_value("data.shards", shards, "names no shard")
 
@@ -61,13 +124,13 @@ def select(spec: Any, count: int) -> list[int]:
     return sorted(set(chosen))
 
 
-def inputs(config: Config) -> list[InputShard]:
+def inputs(config: Config, patterns: Patterns | None = None) -> list[InputShard]:
     """Expand data.shards, name the outputs, and look up the sizes of those that are local, in S3 or
     on the Hub.
 
     Raises UserError for a missing shard, colliding names, or `pipe:` without data.allow_pipe.
     """
-    urls = expand(config.data.shards)
+    urls = expand(config.data.shards, patterns)
     for url in urls:
         if url.startswith(PIPE) and not config.data.allow_pipe:
             raise UserError(f"data.shards: {url}: runs a command; needs data.allow_pipe=true")
@@ -164,27 +227,6 @@ def _split_list(shards: str) -> list[str]:
     return [p.strip().strip("'\"") for p in _split(shards[1:-1]) if p.strip()]
 
 
-def _expanded(shards: Any) -> Iterator[str]:
-    patterns = _split_list(shards) if isinstance(shards, str) else [str(s) for s in shards]
-    for pattern in patterns:
-        yield from _expand_one(pattern)
-
-
-def _expand_one(pattern: str, lists: tuple[str, ...] = ()) -> Iterator[str]:
-    """What one pattern stands for; `lists` are those that name it, outermost first."""
-    if pattern.startswith(PIPE):
-        yield from braces(pattern)
-    elif pattern.endswith((".txt", ".list")) and "://" not in pattern:
-        path = os.path.realpath(os.path.expanduser(pattern))
-        if path in lists:
-            raise bad_value("data.shards", lists[0], f"{lists[-1]} names {path} again")
-        for line in _lines(pattern):
-            yield from _expand_one(line, (*lists, path))
-    else:
-        for url in braces(pattern):
-            yield from _matching(url, pattern)
-
-
 def _lines(pattern: str) -> list[str]:
     """What a list file names, without empty lines and comments."""
     try:
@@ -198,20 +240,17 @@ def _lines(pattern: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _matching(url: str, pattern: str) -> Iterable[str]:
-    """A URL as it is, a path made absolute, or the files that match a glob."""
-    if "://" in url:
-        path = local_path(url)
-        if path is None:
-            return remote.matching(url)
-        url = str(path)
-    text = os.path.abspath(os.path.expanduser(url))
-    if not glob.has_magic(text) or os.path.exists(text):
-        return [text]
-    matches = sorted(glob.glob(text))
-    if not matches:
-        raise bad_value("data.shards", pattern, "matches no file")
-    return matches
+def _entries(folder: str, pattern: str) -> list[str]:
+    try:
+        return [os.path.join(folder, name) for name in os.listdir(folder)]
+    except OSError as e:
+        raise bad_value("data.shards", pattern, f"cannot be listed: {e.strerror}") from None
+
+
+def _few(names: Sequence[str]) -> str:
+    """How many files, and the first of them."""
+    shown = ", ".join(os.path.basename(name) for name in names[:SHOWN])
+    return f"{len(names)} other{'s' * (len(names) > 1)}: {shown}{', …' * (len(names) > SHOWN)}"
 
 
 def _local_sizes(urls: Sequence[str]) -> dict[str, int]:

@@ -13,6 +13,11 @@ SUFFIXES = (".tar.gz", ".tar.xz", ".tar.zst", ".tgz", ".tar")
 PIPE = "pipe:"
 
 
+def is_tar(name: str) -> bool:
+    """Whether a file or URL has the name of a tar, plain or compressed."""
+    return name.partition("?")[0].lower().endswith(SUFFIXES)
+
+
 def output_names(shards: Sequence[str]) -> list[str]:
     """One distinct `NAME.tar` per input, in order.
 

@@ -11,6 +11,7 @@ from glob import has_magic
 from typing import Any, BinaryIO, TypeVar
 
 from recaption.errors import InputChanged, ShardError, UserError, bad_value
+from recaption.run.names import is_tar
 from recaption.shard.compression import CHUNK
 
 T = TypeVar("T")
@@ -79,16 +80,17 @@ def sizes(urls: Sequence[str]) -> dict[str, int]:
     return known
 
 
-def matching(url: str) -> list[str]:
-    """The shards in S3 or on the Hub that match a glob; any other URL as it is."""
-    if not (url.startswith(STORES) and has_magic(url)):
-        return [url]
+def matching(url: str) -> list[str] | None:
+    """What matches a glob in S3 or on the Hub, or is in a folder there; None for a file's URL."""
+    if not url.startswith(STORES) or (is_tar(url) and not has_magic(url)):
+        return None
     files, path = filesystem(url, "data.shards")
+    if not has_magic(url):
+        if not asked(lambda: files.isdir(path), url):
+            return None
+        path = f"{path.rstrip('/')}/*"
     scheme = url.split("://")[0]
-    found = asked(lambda: files.glob(path), url)
-    if not found:
-        raise bad_value("data.shards", url, "matches no file")
-    return [f"{scheme}://{name}" for name in sorted(found)]
+    return [f"{scheme}://{name}" for name in asked(lambda: files.glob(path), url)]
 
 
 def asked(question: Callable[[], T], url: str, what: str = "data.shards") -> T:

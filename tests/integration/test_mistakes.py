@@ -34,6 +34,8 @@ Launch = Callable[..., Completed]
         ([], ["data.shards"]),
         (["data.shards=/nowhere/x.tar"], ["data.shards=/nowhere/x.tar", "no such shard"]),
         (["data.shards=/nowhere/{0..9}.tar"], ["/nowhere/0.tar", "9 more"]),
+        (["data.shards="], ["data.shards"]),
+        (["data.shards=null"], ["data.shards: needed"]),
         (["data.shards=/nowhere/*.tar"], ["data.shards=/nowhere/*.tar", "matches no file"]),
         (["data.shards=/nowhere/list.txt"], ["data.shards=/nowhere/list.txt"]),
         (["{good}", "data.shards=x"], ["data.shards", "twice"]),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recaption.config.schema import Config
 from recaption.errors import UserError
-from recaption.launch.plan import braces, data_name, expand, inputs, select, slices
+from recaption.launch.plan import Patterns, braces, data_name, expand, inputs, select, slices
 from recaption.run.record import InputShard
 
 
@@ -82,7 +82,63 @@ def test_a_list(shards: object) -> None:
     assert expand(shards) == ["/d/a.tar", "/d/b.tar", "/d/c.tar"]
 
 
-@pytest.mark.parametrize("shards", ["/nowhere/*.tar", "/nowhere/x.txt", "[]", []])
+def folder_of(path: Path) -> Path:
+    """As img2dataset leaves it: every kind of tar, tables beside them, a folder below."""
+    for name in ("a.tar", "b.tgz", "c.tar.gz", "d.tar.xz", "e.tar.zst", "F.TAR"):
+        (path / name).touch()
+    for name in ("a.parquet", "a_stats.json", "notes.md"):
+        (path / name).touch()
+    (path / "sub/deep").mkdir(parents=True)
+    (path / "sub/g.tar").touch()
+    (path / "sub/deep/h.tar").touch()
+    return path
+
+
+TARS = ["F.TAR", "a.tar", "b.tgz", "c.tar.gz", "d.tar.xz", "e.tar.zst"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "/*"])
+def test_a_folder_and_a_glob_mean_tars(tmp_path: Path, pattern: str) -> None:
+    patterns = Patterns()
+    found = expand(f"{folder_of(tmp_path)}{pattern}", patterns)
+    assert found == [f"{tmp_path}/{name}" for name in TARS]
+    others = "4 others: a.parquet, a_stats.json, notes.md, sub"
+    assert patterns.remark() == f"data.shards: passed over what is no tar, {others}"
+
+
+def test_folders_in_braces_and_lists(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    wanted = [f"{tmp_path}/sub/g.tar", f"{tmp_path}/sub/deep/h.tar"]
+    assert expand(f"{tmp_path}/{{sub,sub/deep}}") == wanted
+    assert expand([f"{tmp_path}/sub", f"file://{tmp_path}/sub/deep"]) == wanted
+
+
+def test_two_stars_go_down_any_number_of_folders(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    deep = [f"{tmp_path}/sub/deep/h.tar", f"{tmp_path}/sub/g.tar"]
+    assert expand(f"{tmp_path}/**/*.tar") == [f"{tmp_path}/a.tar", *deep]
+    assert expand(f"{tmp_path}/sub/**") == deep
+
+
+def test_runs_of_0_1_0_keep_their_list(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    then = Patterns(every_file=True)
+    assert expand(f"{tmp_path}/a*", then) == [
+        f"{tmp_path}/a{e}" for e in (".parquet", ".tar", "_stats.json")
+    ]
+    assert expand(f"{tmp_path}/**/*.tar", then) == [f"{tmp_path}/sub/g.tar"]
+    assert then.remark() == ""
+
+
+def test_a_pattern_without_a_tar_says_what_it_matches(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\*n: matches no tar, but 1 other: a_stats.json"):
+        expand(f"{folder_of(tmp_path)}/a*n")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: matches no file"):
+        expand(f"{tmp_path}/empty")
+
+
+@pytest.mark.parametrize("shards", ["/nowhere/*.tar", "/nowhere/x.txt", "[]", [], "", " ", [""]])
 def test_what_names_no_shard_is_refused(shards: object) -> None:
     with pytest.raises(UserError, match=r"data\.shards"):
         expand(shards)

@@ -15,6 +15,7 @@ from stores import S3
 from tars import plain_members, tar_bytes
 
 from recaption.errors import InputChanged, ShardError
+from recaption.launch.plan import Patterns, expand
 from recaption.shard import remote, source
 
 Launch = Callable[..., Completed]
@@ -70,6 +71,17 @@ def test_a_glob_and_compressed_shards(s3: S3, source: Source, made: Made, tmp_pa
         f"data.shards=s3://{s3.bucket}/in/*.tar.gz", "engine=fake", "output.dir=run", cwd=tmp_path
     )
     assert tars(tmp_path / "run") == tars(made.run)
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "/*"])
+def test_a_folder_and_a_glob_mean_tars(s3: S3, pattern: str) -> None:
+    for name in ("a.tar", "b.tar.zst", "a.parquet", "a_stats.json"):
+        s3.put(f"set/{name}", b"")
+    patterns = Patterns()
+    found = expand(f"s3://{s3.bucket}/set{pattern}", patterns)
+    assert found == [f"s3://{s3.bucket}/set/{name}" for name in ("a.tar", "b.tar.zst")]
+    assert patterns.remark().endswith("2 others: a.parquet, a_stats.json")
+    assert expand(f"s3://{s3.bucket}/nothing") == [f"s3://{s3.bucket}/nothing"]
 
 
 @pytest.mark.parametrize("cuts", [[0], [5_000_000, 100_000, 1], [16_000_000] * 4])
