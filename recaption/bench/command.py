@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from recaption.bench import roofline
-from recaption.bench.ours import Measured, Ours
+from recaption.bench.measured import Measured
+from recaption.bench.ours import Ours
+from recaption.bench.rates import measured_rates
+from recaption.bench.server import WARM, measure_server
 from recaption.bench.shards import make_shards
 from recaption.config import overrides
 from recaption.engine.base import Spec
@@ -25,8 +28,14 @@ from recaption.launch.command import compose_point
 from recaption.launch.options import Options
 from recaption.versions import versions
 
+WARM_FIRST = 900_000_000  # the number of the first picture that only warms a server
 LEAST, MOST = 8, 16384  # pixels of a side
 PARTS = ("engine", "pipeline", "baseline")
+SERVER = "server"  # only where it is named
+PARTS_HELP = (
+    "which to measure (%(default)s); server: `vllm serve` with its defaults and an asynchronous "
+    "client, on the same pictures"
+)
 TEXT_TOKENS = 40  # of a prompt around its picture, for the roofline
 
 
@@ -60,7 +69,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--images", type=_count, default=2000, help="pictures per part (%(default)s)")
     add("--shards", type=_count, default=8, help="shards they are in (%(default)s)")
     add("--size", default="640x480", help="WIDTHxHEIGHT of the pictures (%(default)s)")
-    add("--parts", default=",".join(PARTS), help="which to measure (%(default)s)")
+    add("--parts", default=",".join(PARTS), help=PARTS_HELP)
     add("--baseline-images", type=_count, help="pictures for the baseline, a third by default")
     add("--for-images", type=_count, default=100_000_000, help="projection: pictures (%(default)s)")
     add("--for-gpus", type=_count, default=64, help="projection: GPUs (%(default)s)")
@@ -73,9 +82,10 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--config-dir", metavar="DIR", help="a folder with presets of your own")
     options = parser.parse_intermixed_args(arguments)
     options.parts = options.parts.split(",")
-    unknown = [part for part in options.parts if part not in PARTS]
+    choices = [*PARTS, SERVER]
+    unknown = [part for part in options.parts if part not in choices]
     if unknown:
-        raise UserError(f"--parts {unknown[0]}: valid choices are {', '.join(PARTS)}")
+        raise UserError(f"--parts {unknown[0]}: valid choices are {', '.join(choices)}")
     if options.json and (Path(options.json).is_dir() or not _can_write(Path(options.json))):
         raise UserError(f"--json {options.json}: cannot be written")
     return options, options.words
@@ -147,13 +157,26 @@ def figures_of(
         shards = [shard.url for shard in ours.run.shards]
         measured = _baseline(ours.spec, shards, ours.folder, baseline_images)
         result["baseline"] = _figures("baseline", measured)
-    for other in ("engine", "baseline"):
-        if "pipeline" in result and other in result:
-            result[f"pipeline/{other}"] = result["pipeline"]["rate"] / result[other]["rate"]
-    if "engine" in result and ours.spec.model_path:
-        gpus = len(ours.devices) * config.engine.tensor_parallel
+    gpus = len(ours.devices) * config.engine.tensor_parallel
+    if SERVER in parts:
+        result[SERVER] = _figures(SERVER, _server(ours, size, gpus))
+    for other in ("engine", "baseline", SERVER):
+        for rate, name in (("rate", "pipeline"), ("middle", "middle: pipeline")):
+            pair = [result.get(part, {}).get(rate) for part in ("pipeline", other)]
+            if all(pair):
+                result[f"{name}/{other}"] = pair[0] / pair[1]
+    if ours.spec.model_path:
         result |= _roofline(result, Path(ours.spec.model_path), config, gpus, size)
     return result
+
+
+def _server(ours: Ours, size: tuple[int, int], gpus: int) -> Measured:
+    if ours.config.engine.kind != "vllm":
+        raise UserError("--parts server: serves a model with vLLM; leave engine=fake")
+    shards = [shard.url for shard in ours.run.shards]
+    warm = make_shards(ours.folder / "warm", shards=1, samples=WARM, size=size, first=WARM_FIRST)
+    log = ours.folder / "server.log"
+    return measure_server(ours.spec, [str(p) for p in warm], shards, gpus, log)
 
 
 def _roofline(
@@ -164,18 +187,26 @@ def _roofline(
         known = roofline.load(model)
     except OSError:
         return {}
-    rates = roofline.RATES.get(result["device"])
-    if rates is None or known.config.get("model_type") not in roofline.KNOWN:
+    measured = result.get("engine") or result.get("pipeline")
+    if not measured or known.config.get("model_type") not in roofline.KNOWN:
         return {}
-    engine = result["engine"]
+    rates = measured_rates()
+    if rates is None:
+        return {}
     ceiling = known.cost(
         *size,
         text_tokens=TEXT_TOKENS,
-        new_tokens=round(engine["tokens"] / engine["images"]),
+        new_tokens=round(measured["tokens"] / measured["images"]),
         sequences=config.engine.max_num_seqs,
         max_pixels=config.model.max_pixels,
     ).images_per_second(*rates)
-    return {"roofline": gpus * ceiling, "engine/roofline": engine["rate"] / (gpus * ceiling)}
+    found = {"flops": rates[0], "bandwidth": rates[1], "roofline": gpus * ceiling}
+    for part in ("engine", "pipeline"):
+        if part in result:
+            found[f"{part}/roofline"] = result[part]["rate"] / (gpus * ceiling)
+            if result[part]["middle"]:
+                found[f"middle: {part}/roofline"] = result[part]["middle"] / (gpus * ceiling)
+    return found
 
 
 def _figures(part: str, measured: Measured) -> dict[str, Any]:
@@ -205,23 +236,22 @@ def _baseline(spec: Spec, shards: Sequence[str], out: Path, images: int) -> Meas
 
 
 def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
-    lines = [f"{'part':12} {'images/s':>9} {'tokens/s':>9} {'images':>8} {'seconds':>8}"]
-    for part in ("engine", "unseeded", "pipeline", "baseline"):
+    head = f"{'part':12} {'images/s':>9} {'middle':>9} {'tokens/s':>9} {'images':>8} {'seconds':>8}"
+    lines = [head]
+    for part in ("engine", "unseeded", "pipeline", "baseline", SERVER):
         if part in result:
             f = result[part]
+            middle = f"{f['middle']:9.2f}" if f["middle"] else f"{'-':>9}"
             lines.append(
-                f"{part:12} {f['rate']:9.2f} {f['tokens_per_second']:9.0f} {f['images']:8} "
-                f"{f['seconds']:8.1f}"
+                f"{part:12} {f['rate']:9.2f} {middle} {f['tokens_per_second']:9.0f} "
+                f"{f['images']:8} {f['seconds']:8.1f}"
             )
-    for name in (
-        "engine/unseeded",
-        "roofline",
-        "engine/roofline",
-        "pipeline/engine",
-        "pipeline/baseline",
-    ):
-        if name in result:
-            lines.append(f"{name:20} {result[name]:.3f}")
+    for name, value in result.items():
+        if "/" in name or name == "roofline":
+            lines.append(f"{name:26} {value:.3f}")
+    if "flops" in result:
+        rates = f"{result['flops'] / 1e12:.0f} TFLOP/s, {result['bandwidth'] / 1e12:.2f} TB/s"
+        lines.append(f"{'device alone':26} {rates}")
     lines.append(f"{'device':20} {result['device']}")
     details = result.get("pipeline", {}).get("details", {})
     for name, value in details.items():

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
+from recaption.bench.measured import Measured, middle_rate
 from recaption.bench.processes import Watch
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
@@ -33,21 +33,9 @@ from recaption.task.attempt import make_context
 from recaption.task.devices import engine_devices, worker_count
 
 REPLAYED = 64  # different inputs per engine
+WARM = 256  # images per engine before a clock starts
 PATIENCE = 1800.0
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Images, seconds and tokens of one part; further figures in `details`."""
-
-    images: int
-    seconds: float
-    tokens: int
-    details: dict[str, Any]
-
-    @property
-    def rate(self) -> float:
-        return self.images / self.seconds
+Replayed = tuple[float, list[float], int]  # start, when each image was done, tokens
 
 
 class AllShards:
@@ -105,6 +93,7 @@ class Ours:
             raise
         self.start_seconds = time.monotonic() - began
         self.device = self.pipeline.engines.facts().get("gpu", "")
+        self.warm = False
 
     def __enter__(self) -> Ours:
         return self
@@ -122,13 +111,21 @@ class Ours:
 
         With the run's seeds, if it has any, unless `seeded` is false.
         """
+        handles = self.pipeline.engines.handles
+        share = max(1, images // len(handles))
+        results = self._replayed((WARM, share) if not self.warm else (share,), seeded)
+        times = [moment for _, ends, _ in results for moment in ends]
+        seconds = max(times) - min(started for started, _, _ in results)
+        tokens = sum(count for _, _, count in results)
+        return Measured(len(times), seconds, tokens, {}, middle_rate(times))
+
+    def _replayed(self, counts: Sequence[int], seeded: bool) -> list[Replayed]:
+        """What each engine says of the last of several replays; workers and engines are warm then."""
         works = self._prepared()
         places = [(cast(int, w.offset), w.length) for w in works]
         handles = self.pipeline.engines.handles
-        share = images // len(handles)
-        results: list[tuple[float, int]] = []
-        warm = max(1, self.pipeline.engines.settings.max_num_seqs // 4)
-        for count in (warm, share):
+        results: list[Replayed] = []
+        for count in counts:
             results = []
             for handle in handles:
                 handle.connection.send(("replay", places, count, seeded))
@@ -136,16 +133,23 @@ class Ours:
         for work in works:
             self.pipeline.preparation.release(work)
         works[0].shard.journal.path.unlink()
-        seconds = max(r[0] for r in results)
-        return Measured(share * len(handles), seconds, sum(r[1] for r in results), {})
+        self.warm = True
+        return results
 
     def measure_pipeline(self) -> Measured:
         """All shards, from tar to published tar."""
         pipeline = self.pipeline
+        if not self.warm:
+            self._replayed((WARM,), seeded=False)
+        counted: list[tuple[float, int]] = []
+
+        def count(pipeline: Pipeline) -> None:
+            counted.append((time.monotonic(), pipeline.captioned))
+
         pipeline.running_seconds = pipeline.starved_seconds = 0.0
         began = pipeline.observed = time.monotonic()
         with Watch(self._roles) as watch:
-            pipeline.run(lambda: "", lambda _: None)
+            pipeline.run(lambda: "", count)
         if self.source.failures:
             raise TaskError(f"bench: {self.source.failures[0]}")
         seconds = self.source.last - began
@@ -164,7 +168,9 @@ class Ours:
                 for role, growth in watch.growth(began).items()
             },
         }
-        return Measured(pipeline.captioned, seconds, pipeline.tokens, details)
+        return Measured(
+            pipeline.captioned, seconds, pipeline.tokens, details, middle_rate(_times(counted))
+        )
 
     def _roles(self) -> dict[int, str]:
         pipeline = self.pipeline
@@ -196,9 +202,7 @@ class Ours:
         preparation.ready.clear()
         return works
 
-    def _until(
-        self, reached: Callable[[], bool], results: list[tuple[float, int]] | None = None
-    ) -> None:
+    def _until(self, reached: Callable[[], bool], results: list[Replayed] | None = None) -> None:
         """Handle engines' messages until `reached()`."""
         engines = self.pipeline.engines
         deadline = time.monotonic() + PATIENCE
@@ -209,9 +213,17 @@ class Ours:
                 if isinstance(messages, Death):
                     raise TaskError(f"bench: an engine died: {messages.reason}; see {engines.log}")
                 if results is not None:
-                    results += [(m[1], m[2]) for m in messages if m[0] == "replayed"]
+                    results += [(m[1], m[2], m[3]) for m in messages if m[0] == "replayed"]
             if time.monotonic() > deadline:
                 raise TaskError("bench: an engine does not answer")
+
+
+def _times(counted: Sequence[tuple[float, int]]) -> list[float]:
+    """When each image was done, from counts that were taken now and then."""
+    times: list[float] = []
+    for moment, count in counted:
+        times += [moment] * (count - len(times))
+    return times
 
 
 def _spec_of(config: Config, run: Run) -> Spec:

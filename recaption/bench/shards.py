@@ -1,41 +1,74 @@
-"""Shards of synthetic photographs: textured, so that JPEG and the decoder have real work."""
+"""Shards of synthetic photographs: textured, so that JPEG and the decoder have real work.
+
+No two pictures are the same, or a server's caches would answer instead of its engine.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 
-DISTINCT = 64
+TEXTURES = 64
 QUALITY = 90
+FEW = 4096  # megabytes of pixels that are drawn in this process
 
 
-def make_shards(folder: Path, *, shards: int, samples: int, size: tuple[int, int]) -> list[Path]:
-    """Write `shards` tars of `samples` JPEGs of `size` (width, height); reused where they exist."""
+def make_shards(
+    folder: Path, *, shards: int, samples: int, size: tuple[int, int], first: int = 0
+) -> list[Path]:
+    """Write `shards` tars of `samples` JPEGs of `size` (width, height); reused where they exist.
+
+    `first` is the number of the first picture: sets that do not overlap share no picture.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures: list[bytes] = []
-    made = []
-    for shard in range(shards):
-        path = folder / f"{size[0]}x{size[1]}-{samples}-{shard:05d}.tar"
-        made.append(path)
-        if path.exists():
-            continue
-        pictures = pictures or [_picture(n, size) for n in range(DISTINCT)]
-        temporary = io.BytesIO()
-        with tarfile.open(fileobj=temporary, mode="w") as tar:
-            for i in range(samples):
-                content = pictures[(shard * samples + i) % DISTINCT]
-                info = tarfile.TarInfo(f"{shard:05d}{i:06d}.jpg")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-        path.write_bytes(temporary.getbuffer())
-    return made
+    name = f"{size[0]}x{size[1]}-{samples}-{first}"
+    paths = [folder / f"{name}-{shard:05d}.tar" for shard in range(shards)]
+    missing = [
+        (path, first + shard * samples) for shard, path in enumerate(paths) if not path.exists()
+    ]
+    write = partial(_write, samples=samples, size=size)
+    processes = min(len(missing), len(os.sched_getaffinity(0)))
+    if processes <= 1 or len(missing) * samples * size[0] * size[1] < FEW << 16:
+        for job in missing:
+            write(job)
+    else:
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            list(pool.map(write, missing))
+    return paths
 
 
-def _picture(seed: int, size: tuple[int, int]) -> bytes:
+def _write(job: tuple[Path, int], samples: int, size: tuple[int, int]) -> None:
+    path, first = job
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for number in range(first, first + samples):
+            picture = _picture(number, size)
+            info = tarfile.TarInfo(f"{number:09d}.jpg")
+            info.size = len(picture)
+            tar.addfile(info, io.BytesIO(picture))
+    path.write_bytes(content.getbuffer())
+
+
+def _picture(number: int, size: tuple[int, int]) -> bytes:
+    """A texture moved by an offset of the picture's own."""
+    turn, texture = divmod(number, TEXTURES)
+    moved = np.roll(_texture(texture, size), (5 * turn, 7 * turn), axis=(0, 1))
+    out = io.BytesIO()
+    PIL.Image.fromarray(moved).save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+@cache
+def _texture(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Noise at several scales, like a photograph's: detail at every size, less of it when fine."""
     rng = np.random.default_rng(seed)
     width, height = size
@@ -45,7 +78,4 @@ def _picture(seed: int, size: tuple[int, int]) -> bytes:
         coarse = PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8))
         smooth = coarse.resize(size, PIL.Image.Resampling.BICUBIC)
         total += weight * (np.asarray(smooth, np.float32) / 127.5 - 1.0)
-    pixels = np.clip(total + 127.5, 0, 255).astype(np.uint8)
-    out = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY)
-    return out.getvalue()
+    return np.clip(total + 127.5, 0, 255).astype(np.uint8)

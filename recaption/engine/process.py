@@ -2,7 +2,7 @@
 
 Messages in: ("jobs", [(id, offset, length)]), ("replay", [(offset, length)], count, seeded), ("stop",).
 Messages out, in lists: ("ready", facts), ("taken", id), ("done", id, [Caption]),
-("error", id, reason), ("alive",) while the engine generates, ("replayed", seconds, tokens),
+("error", id, reason), ("alive",) while the engine generates, ("replayed", started, times, tokens),
 ("fatal", reason).
 """
 
@@ -161,6 +161,7 @@ class _Server:
         payloads = [unpack(self.region[offset : offset + length]) for offset, length in places]
         numbers = iter(range(count))
         tokens = 0
+        times: list[float] = []
 
         async def lane() -> None:
             nonlocal tokens
@@ -169,7 +170,8 @@ class _Server:
                 payload = self.engine.as_another(again, f"replay/{n}", seeded)
                 captions = await self.engine.generate(payload, f"replay-{n}")
                 tokens += sum(caption.tokens for caption in captions)
+                times.append(time.monotonic())
 
         started = time.monotonic()
         await asyncio.gather(*(lane() for _ in range(self.window)))
-        self._say("replayed", time.monotonic() - started, tokens)
+        self._say("replayed", started, times, tokens)

@@ -63,7 +63,7 @@ def test_all_prompts_are_asked_and_presets_of_ones_own_are_found(tmp_path: Path)
     assert result.returncode == 0, result
     assert json.loads((tmp_path / "figures.json").read_text())["prompts"] == ["short", "mood"]
     (run,) = (tmp_path / "kept").glob("recaption-bench-*/ours")
-    for members in read_run(run)["64x48-16-00000.tar"].values():
+    for members in read_run(run)["64x48-16-0-00000.tar"].values():
         fields = json.loads(members["json"])
         assert fields["caption_short"] != fields["caption_mood"]
 

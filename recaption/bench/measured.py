@@ -1,0 +1,36 @@
+"""What one part of a benchmark measured, over its whole run and over the middle half of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Images, seconds and tokens of one part; further figures in `details`.
+
+    `middle` is the rate in images/s between the first and the last quarter of the images: a run's
+    start and tail weigh in short ones. It is None where the ends were not timed.
+    """
+
+    images: int
+    seconds: float
+    tokens: int
+    details: dict[str, Any] = field(default_factory=dict)
+    middle: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Images/s over the whole run, from empty to empty."""
+        return self.images / self.seconds
+
+
+def middle_rate(times: Sequence[float]) -> float | None:
+    """Images/s between the first and the last quarter of `times`, at which images were done."""
+    ordered = sorted(times)
+    first, last = len(ordered) // 4, (3 * len(ordered)) // 4
+    if last <= first or ordered[last] <= ordered[first]:
+        return None
+    return (last - first) / (ordered[last] - ordered[first])
