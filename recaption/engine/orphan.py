@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 
+from recaption.engine import padding
+
 PR_SET_PDEATHSIG = 1
 VARIABLE = "RECAPTION_DIE_WITH_PARENT"
 TASK = "RECAPTION_TASK_PID"  # of the task; in its forkserver and below, of the forkserver
@@ -50,6 +52,10 @@ def register() -> None:
     if os.environ.get(VARIABLE):
         die_with_parent()
         lock_bars_by_thread()
+    if os.environ.get(padding.VARIABLE) == "1":
+        from recaption.engine import padded
+
+        padded.install()
 
 
 def lock_bars_by_thread() -> None:

@@ -28,6 +28,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from recaption.engine import padding
 from recaption.engine.base import Caption, Device, Question, Spec
 from recaption.errors import SampleError
 
@@ -70,7 +71,6 @@ def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
         "limit_mm_per_prompt": {"image": 1, "video": 0},
         "mm_processor_kwargs": dict(model.processor) or None,
         "mm_processor_cache_gb": 0,
-        "enable_prefix_caching": len(spec.prompts) > 1,
         "disable_log_stats": True,
         "generation_config": "vllm",
         "seed": 0,
@@ -80,7 +80,11 @@ def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
         arguments |= {"block_size": CPU_BLOCK, "skip_mm_profiling": True}  # memory is given anyway
         if tensor_parallel == 1:  # vLLM's choice has the core spin, on a CPU that the model needs
             arguments["distributed_executor_backend"] = UniProcExecutor
-    return AsyncEngineArgs(**(arguments | model.engine))
+    arguments |= model.engine
+    if width := padding.wanted(spec.model_path):  # so that compiled code is kept apart
+        given = arguments.get("additional_config") or {}
+        arguments["additional_config"] = {**given, "recaption_encoder_width": width}
+    return AsyncEngineArgs(**arguments)
 
 
 class VllmRenderer:
@@ -255,6 +259,8 @@ class VllmEngine:
         )
 
     async def start(self) -> dict[str, Any]:
+        if padding.wanted(self.spec.model_path):
+            os.environ[padding.VARIABLE] = "1"  # for vLLM's own processes, which this one starts
         arguments = engine_arguments(self.spec, self.spec.config.engine.tensor_parallel)
         self.engine = AsyncLLM.from_engine_args(arguments)
         self._count_steps()

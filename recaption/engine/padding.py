@@ -1,0 +1,35 @@
+"""Where a vision encoder's inner width fits no fast matrix product, and which width does.
+
+Qwen2.5-VL's 3B and 7B have an inner width of 3,420, which is no multiple of 8. With zeros up to the
+next multiple of 128 their products take a fast path, and the results are the same: the activation of
+a zero is zero, and it meets a weight of zero.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+VARIABLE = "RECAPTION_PADDED_ENCODER"  # in an engine's processes; 0 in the environment: never
+FITTING = 8
+MULTIPLE = 128
+FAMILIES = ("qwen2_5_vl",)
+
+
+def padded_width(width: int) -> int:
+    """The width that is computed with: the same where it fits."""
+    return width if width % FITTING == 0 else -(-width // MULTIPLE) * MULTIPLE
+
+
+def wanted(model_path: str | None) -> int | None:
+    """The padded inner width of a model's vision encoder; None where nothing is padded."""
+    if model_path is None or os.environ.get(VARIABLE) == "0":
+        return None
+    try:
+        config = json.loads((Path(model_path) / "config.json").read_bytes())
+        width = int(config["vision_config"]["intermediate_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    fits = config.get("model_type") not in FAMILIES or padded_width(width) == width
+    return None if fits else padded_width(width)
