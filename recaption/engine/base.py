@@ -59,6 +59,17 @@ class Device:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+def make_renderer(spec: Spec) -> Renderer:
+    """The renderer of the run's kind; imports vLLM only where it is used."""
+    if spec.config.engine.kind == "fake":
+        from recaption.engine.fake import FakeRenderer
+
+        return FakeRenderer(spec)
+    from recaption.engine.vllm import VllmRenderer
+
+    return VllmRenderer(spec)
+
+
 class Renderer(Protocol):
     """Turns a picture and questions into payloads; lives in a preparation worker."""
 

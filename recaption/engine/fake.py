@@ -34,8 +34,8 @@ class FakeRenderer:
 
 
 class FakeEngine:
-    """Answers at `engine.rate` images/s; on captions in `engine.poison` it crashes, hangs, errs, or
-    answers something else."""
+    """Answers at `engine.rate` images/s; on captions in `engine.poison` (`*`: on all others) it crashes,
+    hangs, errs, or answers something else."""
 
     def __init__(self, spec: Spec, device: Device) -> None:
         self.settings = spec.config.engine
@@ -78,15 +78,19 @@ class FakeEngine:
         return Caption(f"fake {digest.hexdigest()[:24]}", "stop", 2)
 
     def _changed(self, caption: Caption) -> Caption:
-        poison = self.settings.poison.get(caption.text, "")
+        poison = self._poison_of(caption.text)
         if poison == "cut":
             return replace(caption, finish_reason="length")
         if poison.startswith("say "):
             return replace(caption, text=poison.removeprefix("say "))
         return caption
 
+    def _poison_of(self, caption: str) -> str:
+        poison = self.settings.poison
+        return poison.get(caption) or poison.get("*", "")
+
     async def _poison(self, caption: str) -> None:
-        match self.settings.poison.get(caption):
+        match self._poison_of(caption):
             case "crash":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang":

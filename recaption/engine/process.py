@@ -1,9 +1,10 @@
 """An engine's process: jobs come in on a pipe, captions go out; asyncio lives only in here.
 
-Messages in: ("jobs", [(id, offset, length)]), ("replay", [(offset, length)], count, seeded), ("stop",).
+Messages in: ("jobs", [(id, offset, length)]), ("probe",), ("replay", [(offset, length)], count, seeded),
+("stop",).
 Messages out, in lists: ("ready", facts), ("taken", id), ("done", id, [Caption]),
-("error", id, reason), ("alive",) while the engine generates, ("replayed", started, times, tokens),
-("fatal", reason).
+("error", id, reason), ("alive",) while the engine generates, ("probed", refusal),
+("replayed", started, times, tokens), ("fatal", reason).
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from collections.abc import Coroutine
 from multiprocessing.connection import Connection
 from typing import Any
 
-from recaption.engine.base import Device, Engine, Spec
+import PIL.Image
+
+from recaption.engine.base import Device, Engine, Question, Spec, make_renderer
 from recaption.engine.orphan import VARIABLE, die_with_task, guard_group, lock_bars_by_thread
 from recaption.engine.payload import unpack
+from recaption.errors import SampleError
 
 PULSES = 4  # within the time after which silence counts as death
 SLOWEST_PULSE = 10.0  # seconds
+PROBE_SIDE = 224  # pixels of the picture of our own
 
 
 def make_engine(spec: Spec, device: Device) -> Engine:
@@ -77,7 +82,7 @@ def _last_words(connection: Connection, message: tuple[Any, ...]) -> None:
 
 class _Server:
     def __init__(self, connection: Connection, spec: Spec, device: Device, arena: str) -> None:
-        self.connection = connection
+        self.connection, self.spec = connection, spec
         self.engine = make_engine(spec, device)
         with open(arena, "r+b") as file:
             self.region = memoryview(mmap.mmap(file.fileno(), 0))
@@ -98,6 +103,8 @@ class _Server:
             if message[0] == "jobs":
                 for job in message[1]:
                     self._begin(self._job(*job))
+            elif message[0] == "probe":
+                self._begin(self._probe())
             else:
                 self._begin(self._replay(*message[1:]))
         pulse.cancel()
@@ -155,6 +162,18 @@ class _Server:
             self._say("error", number, f"{type(e).__name__}: {e}")
             return
         self._say("done", number, captions)
+
+    async def _probe(self) -> None:
+        """Caption a picture of our own: an engine that dies of it dies of no sample."""
+        questions = [Question(p.name, p.system, p.text) for p in self.spec.prompts]
+        picture = PIL.Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white")
+        refusal = ""
+        try:
+            payload = make_renderer(self.spec).render(picture, "probe", questions)
+            await self.engine.generate(payload, "probe")
+        except (ValueError, SampleError) as e:  # an answer, too: the engine is alive
+            refusal = str(e)
+        self._say("probed", refusal)
 
     async def _replay(self, places: list[tuple[int, int]], count: int, seeded: bool) -> None:
         """Measure the engine alone: `count` requests over inputs that are all there beforehand."""

@@ -179,6 +179,9 @@ def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Callable[[],
         print(f"  {name}: {reason}", file=sys.stderr)
     if len(unpublished) > SHOWN_FAILURES:
         print(f"  … and {len(unpublished) - SHOWN_FAILURES} more", file=sys.stderr)
+    for task in state.tasks:
+        if task.submission == submission.number and (fewer := task.fewer_engines()):
+            print(f"  a task has {fewer}; see its log", file=sys.stderr)
     if unpublished:
         ends = {t.stop.get("reason") for t in state.tasks if t.submission == submission.number}
         for reason in sorted(filter(None, ends)):

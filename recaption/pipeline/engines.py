@@ -1,8 +1,9 @@
 """A task's engines: started, fed, watched, and started again when they die.
 
 Who dies in flight is suspect. Only this supervisor, alive and not asked to stop, gives strikes.
-Suspects go to one engine alone, in small windows; those of a second death one at a time; a sample
-is given up on when it was the only one in flight and had a strike already.
+Suspects go to one engine alone, in small windows; those of a second death one at a time, to an engine
+that has captioned something since it started: a picture of our own, where nothing else did. An engine
+that keeps dying without a caption in between is given up on.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class EngineHandle:
     connection: Connection
     since: float = field(default_factory=time.monotonic)  # last sign of life
     ready: bool = False
+    proven: bool = False  # it has captioned something
+    probing: bool = False  # it is at the picture of our own
     flying: dict[int, Work] = field(default_factory=dict)
     unsent: list[Work] = field(default_factory=list)  # of these
     deaths: int = 0  # in a row, without a caption in between
@@ -46,10 +49,11 @@ class EngineHandle:
 
 @dataclass(frozen=True)
 class Death:
-    """An engine's end: who was in flight, and why."""
+    """An engine's end: who was in flight, why, and whether it had captioned something."""
 
     flying: list[Work]
     reason: str
+    proven: bool
 
 
 class Engines:
@@ -61,6 +65,8 @@ class Engines:
         self.window = self.settings.max_num_seqs + self.settings.waiting
         self.handles = [self._start(device) for device in devices]
         self.restarts = 0
+        self.wanted = len(devices)
+        self.given_up: list[str] = []  # which engines, and why
 
     def connections(self) -> dict[Connection, EngineHandle]:
         return {h.connection: h for h in self.handles}
@@ -90,7 +96,9 @@ class Engines:
             return None
         flying = handle.flying.values()
         if work.strikes > 1:
-            return handle if not flying else None
+            if not flying and not handle.proven:
+                self._probe(handle)
+            return handle if not flying and handle.proven else None
         crowd = len(flying) >= SUSPECT_WINDOW or any(w.strikes != 1 for w in flying)
         return None if crowd else handle
 
@@ -126,7 +134,9 @@ class Engines:
                 case ("fatal", reason):
                     handle.last_words = reason
                 case ("done", *_):
-                    handle.deaths = 0
+                    handle.deaths, handle.proven = 0, True
+                case ("probed", _):
+                    handle.probing, handle.proven = False, True
         return messages
 
     def stalled(self) -> list[Death]:
@@ -135,16 +145,11 @@ class Engines:
         deaths = []
         for handle in list(self.handles):
             limit = self.settings.stall_seconds if handle.ready else self.settings.start_seconds
-            busy = handle.flying or not handle.ready
+            busy = handle.flying or handle.probing or not handle.ready
             if busy and now - handle.since > limit:
                 doing = "no output" if handle.ready else "not started"
                 deaths.append(self._died(handle, f"{doing} for {limit:g} s"))
         return deaths
-
-    def quarantined(self) -> None:
-        """A sample was given up on: that is progress."""
-        for handle in self.handles:
-            handle.deaths = 0
 
     def stop(self, *, politely: bool) -> None:
         """End every engine with its whole process group; `politely` lets it shut down first."""
@@ -172,12 +177,21 @@ class Engines:
             fresh.deaths = deaths
             self.handles.append(fresh)
             self.handles.sort(key=lambda h: h.device.number)
-        elif not self.handles:
-            raise TaskError(
-                f"{socket.gethostname()}: engine {handle.device.number} died {deaths} times without "
-                f"a caption in between, last: {reason} (see {self.log})"
+        else:
+            self.given_up.append(
+                f"engine {handle.device.number} died {deaths} times without a caption in between, "
+                f"last: {reason}"
             )
-        return Death(list(handle.flying.values()), reason)
+            if not self.handles:
+                said = "; ".join(self.given_up)
+                raise TaskError(f"{socket.gethostname()}: {said} (see {self.log})")
+        return Death(list(handle.flying.values()), reason, handle.proven)
+
+    def _probe(self, handle: EngineHandle) -> None:
+        if not handle.probing:
+            handle.probing, handle.since = True, time.monotonic()
+            with contextlib.suppress(ConnectionError):  # dead; receive() will find out
+                handle.connection.send(("probe",))
 
     def _kill(self, handle: EngineHandle) -> None:
         pid = handle.process.pid

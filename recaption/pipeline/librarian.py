@@ -55,7 +55,7 @@ class Open:
 @dataclass(frozen=True)
 class Opened:
     index: Index
-    done: set[int]
+    done: dict[int, str]  # sample index → its state
     strikes: dict[int, int]
 
 
@@ -111,7 +111,8 @@ def open_shard(context: Context, job: Open) -> Opened:
     history = journal.read_history(journals, context.fingerprint, index.digest)
     for damage in history.damaged:
         print(f"recaption: damaged journal, read up to its damage: {damage}", file=sys.stderr)
-    return Opened(limited(index, context), set(history.final), history.strikes)
+    states = {i: event["status"] for i, event in history.final.items()}
+    return Opened(limited(index, context), states, history.strikes)
 
 
 def limited(index: Index, context: Context) -> Index:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
@@ -54,12 +55,21 @@ class Pipeline:
         self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
         self.numbers = itertools.count()
         self.suspected = 0  # samples with strikes and no final state
-        self.captioned = 0
-        self.settled = 0
+        self.parked: list[Work] = []  # suspects that wait until more is captioned
+        self.parked_at = 0
+        self.counts: Counter[str] = Counter()  # samples settled, by state
         self.tokens = 0
         self.running_seconds = 0.0  # times engines, while they were ready
         self.starved_seconds = 0.0  # of these, with less than a full batch in flight
         self.flushed = self.observed = time.monotonic()
+
+    @property
+    def captioned(self) -> int:
+        return self.counts[CAPTIONED]
+
+    @property
+    def settled(self) -> int:
+        return self.counts.total()
 
     def run(self, stopping: Callable[[], str], tick: Callable[[Pipeline], None]) -> None:
         """Work until the source is exhausted or `stopping` says DRAIN or NOW.
@@ -146,7 +156,6 @@ class Pipeline:
             return
         work.reason = self.review.refused(work)
         work.status = FILTERED if work.reason else CAPTIONED
-        self.captioned += work.status == CAPTIONED
         self._settle(work)
 
     def _refused(self, work: Work, reason: str) -> None:
@@ -159,21 +168,43 @@ class Pipeline:
             self._settle(work)
 
     def _death(self, death: Death) -> None:
-        """Strike those in flight, unless a stop was asked for; they are prepared again."""
+        """Strike those in flight, unless a stop was asked for; they are prepared again.
+
+        A sample is given up on that was the only one in flight and had a strike already, in an engine
+        that works and a run that does: where little else is captioned, it waits.
+        """
         for work in death.flying:
             self.preparation.release(work)
             if self.state:
                 continue
             work.strikes += 1
             self.suspected += work.strikes == 1
-            if work.strikes > 1 and len(death.flying) == 1:
-                self.engines.quarantined()
+            alone = work.strikes > 1 and len(death.flying) == 1 and death.proven
+            if alone and self._run_works():
                 work.status, work.reason = FAILED, f"alone in an engine that died: {death.reason}"
                 self._settle(work)
+                continue
+            work.shard.journal.add(work.event("strike"))
+            if alone:
+                self.suspected -= 1
+                self.parked.append(work)
+                self.parked_at = self.captioned
             else:
-                work.shard.journal.add(work.event("strike"))
                 self.preparation.again.append(work)
         self.shelf.flush()
+
+    def _run_works(self) -> bool:
+        """Whether the run has more captioned than failed samples."""
+        seen = self.counts + self.shelf.states()
+        return seen[CAPTIONED] > seen[FAILED]
+
+    def _unpark(self) -> None:
+        """Ask parked suspects again once something was captioned, or nothing else is left."""
+        idle = self.shelf.idle() and self.preparation.idle() and not self.engines.flying()
+        if self.parked and (idle or self.captioned > self.parked_at):
+            self.suspected += len(self.parked)
+            self.preparation.again.extend(self.parked)
+            self.parked.clear()
 
     def _settle_all(self, works: list[Work]) -> None:
         for work in works:
@@ -181,7 +212,7 @@ class Pipeline:
 
     def _settle(self, work: Work) -> None:
         self.suspected -= work.strikes > 0
-        self.settled += 1
+        self.counts[work.status] += 1
         event = work.event(work.status, work.reason)
         if work.status in (CAPTIONED, FILTERED) and work.captions:
             event["captions"] = {
@@ -205,6 +236,7 @@ class Pipeline:
         for death in self.engines.stalled():
             self._death(death)
         self._settle_all(self.preparation.expire())
+        self._unpark()
         if now - self.flushed >= self.flush_seconds:
             self.flushed = now
             self.shelf.flush()

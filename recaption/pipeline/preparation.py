@@ -50,6 +50,11 @@ class Preparation:
     def waiting(self) -> int:
         return len(self.again) + len(self.ready)
 
+    def idle(self) -> bool:
+        """Nothing is being prepared, and nothing waits for it or for an engine."""
+        busy = any(worker.jobs for worker in self.pool.workers)
+        return not (busy or self.again or self.ready or self.suspects)
+
     def fill(self, fresh: Callable[[], Work | None]) -> None:
         """Keep every worker busy while there is work and room."""
         while self.pool.vacancies() > 0:

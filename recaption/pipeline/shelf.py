@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -39,6 +40,9 @@ class Source(Protocol):
 
     def failed(self, position: int, reason: str) -> None: ...
 
+    def states(self, besides: Collection[str]) -> Counter[str]:
+        """The run's samples by state, as far as known, but for shards whose names are given."""
+
 
 @dataclass(frozen=True)
 class _Opening:
@@ -63,6 +67,7 @@ class Shelf:
         self.numbers = itertools.count()
         self.opening = 0
         self.open: list[OpenShard] = []
+        self.found: dict[str, Counter[str]] = {}  # states from earlier attempts, of shards opened
 
     def connections(self) -> dict[Connection, children.Worker]:
         return self.pool.connections()
@@ -124,6 +129,14 @@ class Shelf:
         else:
             self._finished(entry, result)
 
+    def states(self) -> Counter[str]:
+        """The run's samples by state, without those that this attempt has settled."""
+        return sum(self.found.values(), self.source.states(self.found))
+
+    def idle(self) -> bool:
+        """No sample is there to be taken up, and none is about to be."""
+        return not self.opening and not self.waiting()
+
     def flush(self) -> None:
         for shard in self.open:
             shard.journal.flush()
@@ -153,6 +166,7 @@ class Shelf:
             return
         samples = result.index.samples
         fresh = [i for i in range(len(samples)) if i not in result.done]
+        self.found[entry.shard.name] = Counter(result.done.values())
         number = next(self.numbers)
         attempt = self.context.attempt
         journal = Journal(

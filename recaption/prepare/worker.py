@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import PIL.Image
 
-from recaption.engine.base import Question, Renderer, Spec
+from recaption.engine.base import Question, Renderer, Spec, make_renderer
 from recaption.engine.orphan import die_with_task
 from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError
@@ -68,14 +68,7 @@ def preload(spec: Spec) -> Renderer:
     """The process's renderer, built once; in a forkserver its children inherit it."""
     global _renderer
     if _renderer is None:
-        if spec.config.engine.kind == "fake":
-            from recaption.engine.fake import FakeRenderer
-
-            _renderer = FakeRenderer(spec)
-        else:
-            from recaption.engine.vllm import VllmRenderer
-
-            _renderer = VllmRenderer(spec)
+        _renderer = make_renderer(spec)
     return _renderer
 
 

@@ -41,6 +41,15 @@ class TaskState:
         count: int = self.beat.get("settled", 0)
         return count
 
+    def fewer_engines(self) -> str:
+        """That it has given up on some of its engines, and why; empty where it has not."""
+        beat = self.beat
+        if not beat.get("given_up"):
+            return ""
+        return (
+            f"{beat['engines']} of {beat['engines_wanted']} engines: {'; '.join(beat['given_up'])}"
+        )
+
     def rate(self) -> float:
         """Samples per second lately; 0.0 while nothing is known."""
         if not self.beats:

@@ -40,7 +40,8 @@ JSON of a run (further keys may come, these stay):
   images_per_second    now (last two minutes), overall (while any task was at work)
   seconds_left         an estimate; null when unknown or when nothing is at work
   tasks                submission, task, job, node, attempts, published (shards), settled (samples),
-                       rate (images/s), restarts (of engines), started and last_sign (Unix time), log;
+                       rate (images/s), restarts (of engines), engines (not given up on),
+                       engines_wanted, started and last_sign (Unix time), log;
                        state: pending, starting, running, stopping, held, stuck, done, stopped, failed,
                        lost, unknown (squeue does not answer); reason;
                        metrics: tokens_per_second, starved (share of the time in which an engine had

@@ -41,6 +41,8 @@ class Task:
     settled: int  # samples, by all attempts
     rate: float  # samples/s lately
     restarts: int  # of engines, in the latest attempt
+    engines: int | None  # in the latest attempt, without those given up on; None before its report
+    engines_wanted: int | None
     metrics: dict[str, float]  # METRICS, at its latest beat
     started: float | None
     last_sign: float | None
@@ -101,6 +103,8 @@ def _task(
         log = str(paths.output_log(job))
     if state == LOST and not latest.start:
         reason = never_started(log)
+    if fewer := latest.fewer_engines():
+        reason = f"{reason}; {fewer}" if reason else fewer
     return Task(
         submission=submission.number,
         task=number,
@@ -113,6 +117,8 @@ def _task(
         settled=sum(a.settled for a in attempts),
         rate=latest.rate() if state == RUNNING else 0.0,
         restarts=latest.beat.get("restarts", 0),
+        engines=latest.beat.get("engines"),
+        engines_wanted=latest.beat.get("engines_wanted"),
         metrics={k: v for k, v in latest.beat.items() if k in METRICS},
         started=latest.start.get("time"),
         last_sign=latest.last_sign or None,

@@ -16,7 +16,7 @@ class Attempt:
     """One attempt that had its chance."""
 
     started: float
-    got_somewhere: bool  # it finished a shard or a sample, or gave one up
+    got_somewhere: bool  # it finished a shard or a sample, or gave a shard up
     killed: bool  # it ended without a last word
 
 
@@ -30,7 +30,9 @@ def read_attempts(logs: Iterable[Path], besides: str = "") -> list[Attempt]:
         events = read_log(path)
         if events and not path.stem.endswith(f"@{besides}") and not _was_called_off(events):
             got_somewhere = any(
-                e["event"] in ("published", "failed") or e.get("settled") or e.get("why") == "done"
+                e["event"] in ("published", "failed")
+                or e.get("settled", 0) > e.get("failed", 0)
+                or e.get("why") == "done"
                 for e in events
             )
             killed = all(e["event"] != "stop" for e in events)

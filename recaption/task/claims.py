@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from recaption import publish, shared
 from recaption.pipeline.librarian import Finished
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission
+from recaption.run.scan import scan
 from recaption.run.tasklog import TaskLog
 from recaption.task.leases import Lease, Leases
 
@@ -115,6 +116,11 @@ class Claims:
             self.settled.discard(position)
         else:
             self.failures += 1
+
+    def states(self, besides: Collection[str]) -> Counter[str]:
+        """Samples of the run's published shards by state, but for shards whose names are given."""
+        published = scan(self.paths, self.run).done.items()
+        return sum((Counter(c) for name, c in published if name not in besides), Counter[str]())
 
     def beat(self) -> None:
         """Renew this task's leases now and then, but for those that others have taken over."""

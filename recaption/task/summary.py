@@ -21,9 +21,15 @@ class Summary:
         self.claims = claims
         self.slice = {run.shards[p].name for p in submission.slices[task]}
         self.last, self.settled = time.monotonic(), 0
+        self.given_up = 0  # engines of which it was said
 
     def tick(self, pipeline: Pipeline) -> None:
-        """Print a line if the last one is a minute old."""
+        """Print a line if the last one is a minute old, and one for an engine that is given up on."""
+        engines = pipeline.engines
+        for reason in engines.given_up[self.given_up :]:
+            left = f"{len(engines.handles)} of {engines.wanted} engines go on"
+            print(f"recaption: {reason}; {left} (see {engines.log})", flush=True)
+        self.given_up = len(engines.given_up)
         if time.monotonic() - self.last >= SECONDS:
             self.show(pipeline)
 
@@ -40,6 +46,7 @@ class Summary:
             f"{pipeline.settled} samples",
             f"{rate:.1f} images/s",
             f"{engines.flying()} in flight",
+            *([f"{len(engines.handles)} of {engines.wanted} engines"] if engines.given_up else []),
             f"{engines.restarts} engine restarts",
             f"{tree_bytes() / 2**30:.1f} GiB of memory",
         ]
