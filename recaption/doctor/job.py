@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-
 from recaption import shared, slurm
 from recaption.config.schema import Config
 from recaption.doctor.check import Check, fail, ok, warn
@@ -29,7 +26,7 @@ from recaption.doctor.rendezvous import (
     wait_for,
     write,
 )
-from recaption.launch.submit import make_executor
+from recaption.launch.submit import Refused, calling_sbatch, make_executor
 from recaption.run.paths import RunPaths
 from recaption.run.record import plain_config
 
@@ -69,10 +66,8 @@ def check_job(config: Config, folder: Path, seconds: float) -> list[Check]:
         write(probe, HERE_FIRST)
         try:
             job = _submit(config, paths)
-        except (FailedJobError, FailedSubmissionError) as e:
-            lines = [line for line in str(e).splitlines() if "error:" in line]
-            text = (lines or [str(e)])[0].strip()
-            return [fail("job", f"sbatch refused it: {text}", "change the slurm.* key it is about")]
+        except Refused as e:
+            return [fail("job", f"sbatch refused it: {e}", "change the slurm.* key it is about")]
         try:
             return list(_follow(job, paths, seconds, config.slurm.lease_seconds))
         finally:
@@ -80,10 +75,11 @@ def check_job(config: Config, folder: Path, seconds: float) -> list[Check]:
 
 
 def _submit(config: Config, paths: RunPaths) -> OneJob:
-    executor: submitit.SlurmExecutor = make_executor(paths, config)
+    executor = make_executor(paths, config, array=False)
     setup = [*executor.parameters["setup"], scontrol_line(paths.root)]
     executor.update_parameters(job_name="recaption-doctor", setup=setup)
-    job = executor.submit(visit, str(paths.root), plain_config(config))
+    with calling_sbatch(executor, paths):
+        job = executor.submit(visit, str(paths.root), plain_config(config))
     return OneJob(str(job.job_id))
 
 

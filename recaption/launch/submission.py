@@ -93,9 +93,10 @@ def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int
         more = f", … {len(part) - 4} more" if len(part) > 4 else ""
         print(f"task {task}: {len(part)} shards: {names}{more}")
     if config.slurm.kind == "cluster":
-        from recaption.launch.submit import sbatch_text
+        from recaption.launch.submit import heeded, sbatch_text
 
-        print(sbatch_text(paths, config, len(parts)))
+        text = sbatch_text(paths, config, len(parts))
+        print("\n".join([text, *heeded(text)]))
     return Outcome(paths.root, "-", 0, "dry run")
 
 
@@ -115,9 +116,11 @@ def _tasks(config: Config, shards: int) -> int:
 def _on_cluster(
     paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str
 ) -> Outcome:
-    from recaption.launch.submit import log_pattern, submit, warnings
+    from recaption.launch.submit import heeded, log_pattern, sbatch_text, submit, warnings
     from recaption.slurm import Queue
 
+    for line in heeded(sbatch_text(paths, config, len(submission.slices))):
+        print(line)
     submitted = submit(paths, submission, config)
     add_jobs(paths, replace(submission, jobs=submitted.jobs), tag)
     arrays = list(dict.fromkeys(job.split("_")[0] for job in submitted.jobs))

@@ -6,6 +6,7 @@ import contextlib
 import io
 import shlex
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from recaption import shared
 from recaption.config.schema import Config, Slurm
 from recaption.errors import UserError, bad_value
+from recaption.launch import environment
 from recaption.run.paths import KILLS, RunPaths
 from recaption.run.record import Submission
 from recaption.slurm import settings
@@ -25,7 +28,12 @@ DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize
 UNHANDLED = 140  # srun's exit code when USR2 came before Python had a handler for it
 SETUP = ['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK']
 KILLED = (137, 253)  # the kernel killed Python, most likely for memory; 253: as Slurm says it
+SCRIPT, SUBMITTED = ".sh", "_submission.sh"  # ends of the names that submitit gives a script
 CONTAINED = ("container", "container-image", "container_image")  # options of the whole batch job
+
+
+class Refused(Exception):
+    """sbatch did not take a job; the text is what it says."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +53,17 @@ def submit(paths: RunPaths, submission: Submission, config: Config) -> Submitted
     waits_for: list[str] = []  # per lane, the array that comes before
     arrays = arrays_of(len(submission.slices), max_array_size(), config.slurm.parallelism)
     for tasks, lane, at_once in arrays:
-        executor = make_executor(paths, config)
+        executor = make_executor(paths, config, array=len(tasks) > 1)
         executor.update_parameters(array_parallelism=at_once)
         if lane < len(waits_for):
             executor.update_parameters(dependency=f"afterany:{waits_for[lane]}")
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+            with calling_sbatch(executor, paths):
                 jobs += _submit_array(executor, paths, submission.number, tasks)
-        except (FailedJobError, FailedSubmissionError) as e:
-            lines = [line for line in str(e).splitlines() if "error:" in line]
-            reason = (lines or [str(e)])[0].strip()
+        except Refused as e:
             if not jobs:
-                raise UserError(f"slurm: sbatch refused the job: {reason}") from None
-            return Submitted(jobs, reason)
+                raise UserError(f"slurm: sbatch refused the job: {e}") from None
+            return Submitted(jobs, str(e))
         waits_for[lane : lane + 1] = [jobs[-1].split("_")[0]]
     return Submitted(jobs)
 
@@ -78,17 +84,46 @@ def arrays_of(count: int, size: int, parallelism: int | None) -> list[tuple[list
 
 def sbatch_text(paths: RunPaths, config: Config, tasks: int) -> str:
     """The batch script of the first array of `tasks`, without submitting anything."""
-    executor = make_executor(paths, config)
     first, _, at_once = arrays_of(tasks, max_array_size(), config.slurm.parallelism)[0]
+    executor = make_executor(paths, config, array=len(first) > 1)
     executor.update_parameters(array_parallelism=at_once)
     if len(first) > 1:
         executor.parameters["map_count"] = len(first)
-    text: str = executor._make_submission_file_text(executor._submitit_command_str, "dry-run")
+    return _script(executor)
+
+
+def _script(executor: submitit.SlurmExecutor) -> str:
+    text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
     return text
 
 
-def make_executor(paths: RunPaths, config: Config) -> submitit.SlurmExecutor:
-    """A submitit executor with the site's settings."""
+@contextlib.contextmanager
+def calling_sbatch(executor: submitit.SlurmExecutor, paths: RunPaths) -> Iterator[None]:
+    """Around a submission by submitit; raises Refused with what sbatch says.
+
+    The script is Slurm's now: submitit's copy, which may hold a token in slurm.setup, goes.
+    """
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    before = set(shared.names(paths.logs))
+    taken = False
+    try:
+        with (
+            environment.for_sbatch(_script(executor)),
+            contextlib.redirect_stderr(io.StringIO()),  # submitit repeats what sbatch says
+        ):
+            yield
+        taken = True
+    except (FailedJobError, FailedSubmissionError) as e:
+        lines = [line for line in str(e).splitlines() if "error:" in line]
+        raise Refused((lines or [str(e)])[0].strip()) from None
+    finally:
+        for name in set(shared.names(paths.logs)) - before:
+            if name.endswith(SUBMITTED if taken else SCRIPT):
+                shared.remove(paths.logs / name)
+
+
+def make_executor(paths: RunPaths, config: Config, *, array: bool) -> submitit.SlurmExecutor:
+    """A submitit executor with the site's settings, for an array or for one task."""
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise UserError(
             "slurm=cluster: no sbatch on this machine; use slurm=local, or a login node"
@@ -97,6 +132,8 @@ def make_executor(paths: RunPaths, config: Config) -> submitit.SlurmExecutor:
         paths.logs, max_num_timeout=ENDLESS, python=config.slurm.python
     )
     executor.update_parameters(**parameters(config.slurm, config.data.name or "run"))
+    forget = environment.FORGET if array else environment.FORGET_ARRAY
+    executor.update_parameters(setup=[forget, *executor.parameters["setup"]])
     if config.slurm.requeue:
         executor.update_parameters(teardown=_teardown(paths, config.slurm.attempts))
     return executor
@@ -185,6 +222,12 @@ def warnings(slurm: Slurm) -> list[str]:
             "and status will say `needs retry`"
         ]
     return []
+
+
+def heeded(script: str) -> list[str]:
+    """A line about the user's own variables that sbatch heeds, where there are such."""
+    names = environment.wishes(script)
+    return [f"sbatch also heeds your {', '.join(names)}"] if names else []
 
 
 def log_pattern(paths: RunPaths, arrays: list[str]) -> Path:

@@ -35,6 +35,7 @@ from recaption.versions import versions
 
 SCORES = ("watermark.", "scorers.")
 REQUEUE = 75  # exit code (sysexits' EX_TEMPFAIL) on which the batch script requeues the task
+EXECUTOR = "SUBMITIT_EXECUTOR"  # `slurm` where the batch script of a task has set it
 TIED = "RECAPTION_PARENT"  # pid of a launcher that waits: the task ends when it ends
 
 
@@ -85,14 +86,19 @@ def run_task(root: str, number: int, task: int) -> None:
 
 def attempt_id(submission: int, task: int) -> str:
     """Unique among all attempts at all tasks, readable, and free of path separators."""
-    restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+    restart = _slurm("RESTART_COUNT") or "0"
     return f"{submission}-{task}-{restart}-{uuid.uuid4().hex[:12]}"
 
 
 def _job() -> str:
     """Slurm's id of this job or array element, as the batch script has it; else ''."""
-    array, element = (os.environ.get(f"SLURM_ARRAY_{n}_ID", "") for n in ("JOB", "TASK"))
-    return f"{array}_{element}" if array else os.environ.get("SLURM_JOB_ID", "")
+    array, element = (_slurm(f"ARRAY_{n}_ID") for n in ("JOB", "TASK"))
+    return f"{array}_{element}" if array else _slurm("JOB_ID")
+
+
+def _slurm(name: str) -> str:
+    """A variable of this task's own job; '' where it runs here, in whose job ever that is."""
+    return os.environ.get(f"SLURM_{name}", "") if os.environ.get(EXECUTOR) == "slurm" else ""
 
 
 def _work(
@@ -193,8 +199,8 @@ def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context
 
 
 def _whereabouts() -> dict[str, Any]:
-    names = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
-    slurm = {n.removeprefix("SLURM_").lower(): os.environ[n] for n in names if n in os.environ}
+    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT")
+    slurm = {name.lower(): _slurm(name) for name in names if _slurm(name)}
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     return {"node": node, "pid": os.getpid(), **slurm}
 

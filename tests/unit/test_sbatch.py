@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "slurm" / "examples"
 SCRIPTS = {
     "sbatch": 'n=$(ls "$KEEP" | wc -l); [ "$n" -lt "${TAKE:-9}" ] || '
     '{ echo "sbatch: error: too many jobs" >&2; exit 1; }; '
-    'cp "$1" "$KEEP/$n.sh"; echo "Submitted batch job $((100 + n))"',
+    'cp "$1" "$KEEP/$n.sh"; export -p >"$KEEP.environment"; echo "Submitted batch job $((100 + n))"',
     "srun": "exit 1",
     "scontrol": 'echo "scontrol $*"; echo "MaxArraySize            = 4"',
     "squeue": "exit 1",
@@ -44,13 +44,14 @@ class Site:
         script.write_text(f"#!/bin/sh\n{SCRIPTS[name]}\n")
         script.chmod(0o755)
 
-    def launch(self, *words: str, take: int = 9) -> Completed:
+    def launch(self, *words: str, take: int = 9, **inherited: str) -> Completed:
         words = ("data.shards=[0-5].tar", "engine=fake", "output.dir=run", *words)
         env = {
             **os.environ,
             "PATH": f"{self.folder}/bin",
             "KEEP": str(self.kept),
             "TAKE": str(take),
+            **inherited,
         }
         return subprocess.run(
             [sys.executable, "-m", "recaption.launch", *words],
@@ -61,6 +62,12 @@ class Site:
             timeout=60,
             check=False,
         )
+
+    def called_with(self) -> dict[str, str]:
+        """The environment of the last sbatch."""
+        lines = Path(f"{self.kept}.environment").read_text().splitlines()
+        pairs = (line.removeprefix("export ").partition("=") for line in lines)
+        return {name: value.strip("'\"") for name, _, value in pairs}
 
     def scripts(self) -> list[str]:
         return [path.read_text() for path in sorted(self.kept.iterdir())]
@@ -193,3 +200,60 @@ def test_examples_of_sites(site: Site, name: str) -> None:
     assert "#SBATCH --requeue" in done.stdout
     assert "scontrol requeue" in done.stdout
     assert site.scripts() == []
+
+
+JOB = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_ARRAY_JOB_ID": "7",
+    "SLURM_ARRAY_TASK_ID": "3",
+    "SLURM_RESTART_COUNT": "5",
+    "SLURM_MEM_PER_CPU": "100",
+    "SLURM_CPU_BIND": "none",
+    "SLURM_HINT": "nomultithread",
+    "SRUN_CPUS_PER_TASK": "4",
+    "SUBMITIT_LOCAL_JOB_ID": "9",
+}
+SITE = {"SLURM_CONF": "/etc/s.conf", "SLURM_JWT": "t", "SLURM_CLUSTERS": "c"}
+PROFILE = {"SBATCH_ACCOUNT": "mine", "SBATCH_RESERVATION": "r", "SBATCH_PARTITION": "long"}
+
+
+def test_sbatch_is_called_without_what_describes_the_launcher_s_own_job(site: Site) -> None:
+    unheeded = {"SBATCH_MEM_BIND": "local", "SBATCH_MEM_PER_CPU": "1G", "SBATCH_JOB_NAME": "x"}
+    unheeded |= {"SBATCH_TIMELIMIT": "1", "SBATCH_NO_REQUEUE": "1", "SBATCH_WAIT": "1"}
+    words = ["slurm=cluster", "slurm.partition=gpu", "slurm.mem=1G", "slurm.time=60"]
+    done = site.launch(*words, **JOB, **SITE, **PROFILE, **unheeded)
+    assert done.returncode == 0, done.stderr
+    found = site.called_with()
+    prefixes = ("SLURM_", "SRUN_", "SUBMITIT_", "SBATCH_")
+    heeded = {"SBATCH_ACCOUNT": "mine", "SBATCH_RESERVATION": "r"}
+    assert {k: v for k, v in found.items() if k.startswith(prefixes)} == SITE | heeded
+    (said,) = [line for line in done.stdout.splitlines() if "SBATCH_" in line]
+    assert said == "sbatch also heeds your SBATCH_ACCOUNT, SBATCH_RESERVATION"
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_batch_script_forgets_what_is_another_job_s(site: Site, tasks: int) -> None:
+    """Where sbatch, or a site's wrapper of it, hands on what it should not."""
+    done = site.launch("slurm=cluster", f"slurm.tasks={tasks}")
+    assert done.returncode == 0, done.stderr
+    (script,) = site.scripts()
+    head = script[script.index("# setup") : script.index("# command")]
+    ending = script[script.index("code=$?") :].replace("sleep 60", ":")
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{head}\nexport -p\n(exit 75)\n{ending}"],
+        env=JOB | PROFILE | {"SLURM_JOB_ID": "12", "PATH": f"{site.folder}/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "SBATCH_" not in done.stdout
+    assert f"scontrol requeue {'7_3' if tasks > 1 else '12'}" in done.stdout
+
+
+@pytest.mark.parametrize("take", [9, 0])
+def test_no_script_is_left_with_what_setup_holds(site: Site, take: int) -> None:
+    done = site.launch("slurm=cluster", "slurm.setup=['export TOKEN=hidden']", take=take)
+    assert done.returncode == (0 if take else 2), done.stderr
+    assert "TOKEN=hidden" in "".join(site.scripts()) or not take
+    for path in (site.folder / "run").rglob("*"):
+        assert not path.is_file() or b"hidden" not in path.read_bytes(), path

@@ -21,6 +21,7 @@
 #SBATCH --time=1440
 
 # setup
+unset "${!SBATCH_@}"
 [ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 module load cuda
 export A=1
