@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -12,7 +13,7 @@ from recaption.crash import crash_point
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_submission, submission_numbers
 from recaption.run.rows import STATES
-from recaption.run.scan import scan
+from recaption.run.scan import RunState, named, scan
 from recaption.training import shard_pattern
 
 CARD = Template("""\
@@ -30,7 +31,7 @@ tags:
 # $title
 
 $captioned of $total pictures with captions by `$model`$revision, in $shards WebDataset shards,
-made with [recaption]($home) $version.
+made with [recaption]($home) $version.$given_up
 
 $prompts$filters
 | samples | count |
@@ -81,20 +82,33 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
     crash_point("swept")
     if shared.exists(paths.sizes_json) and shared.exists(paths.card):
         return True
+    for path, content in _files(paths, run).items():
+        publish.create(path, content, paths.temporary(path, tag))
+        crash_point("described")
+    return True
+
+
+def withdraw(paths: RunPaths, run: Run) -> None:
+    """Remove sizes.json and the card of a run that is about to be unfinished again; a card that was
+    edited stays."""
+    card = _files(paths, run)[paths.card]
+    if shared.exists(paths.card) and shared.content(paths.card) == card:
+        shared.remove(paths.card)
+    shared.remove(paths.sizes_json)
+
+
+def _files(paths: RunPaths, run: Run) -> dict[Path, bytes]:
+    """What describes a whole run."""
     state = scan(paths, run)
     captions_mode = run.identity["output.mode"] == "captions"
     sizes = {
         name: sum(counts.values()) if captions_mode else counts["captioned"]
         for name, counts in state.done.items()
     }
-    files = {
+    return {
         paths.sizes_json: publish.to_json(sizes),
-        paths.card: _card(run, licence(paths, run), sizes, state.samples()).encode(),
+        paths.card: _card(run, licence(paths, run), sizes, state).encode(),
     }
-    for path, content in files.items():
-        publish.create(path, content, paths.temporary(path, tag))
-        crash_point("described")
-    return True
 
 
 def _sweep(paths: RunPaths) -> None:
@@ -104,7 +118,8 @@ def _sweep(paths: RunPaths) -> None:
             shared.remove(folder / name)
 
 
-def _card(run: Run, license: str, sizes: dict[str, int], counts: dict[str, int]) -> str:
+def _card(run: Run, license: str, sizes: dict[str, int], state: RunState) -> str:
+    counts = state.samples()
     filled = [name for name, size in sizes.items() if size]
     files = '"*.tar"'
     if len(filled) < len(sizes):
@@ -123,6 +138,7 @@ def _card(run: Run, license: str, sizes: dict[str, int], counts: dict[str, int])
         shards=len(sizes),
         home=HOME,
         version=run.versions["recaption"],
+        given_up=f"\n\nShards {named(state.given_up)}." if state.given_up else "",
         prompts="".join(_prompt(p.name, p.system, p.text) for p in run.prompts),
         counts="\n".join(f"| {name} | {counts[name]} |" for name in STATES),
         members=_members(run),

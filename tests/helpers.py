@@ -115,9 +115,9 @@ def launch(*words: str, cwd: Path, timeout: float = 120, module: str = "launch")
         return process.finish(timeout)
 
 
-def launched(*words: str, cwd: Path, timeout: float = 120) -> Completed:
-    """As launch, for a launch that has to succeed."""
-    result = launch(*words, cwd=cwd, timeout=timeout)
+def launched(*words: str, cwd: Path, timeout: float = 120, module: str = "launch") -> Completed:
+    """As launch, for a command that has to succeed."""
+    result = launch(*words, cwd=cwd, timeout=timeout, module=module)
     assert result.returncode == 0, f"{words}\n{result.stdout}\n{result.stderr}\n{task_logs(cwd)}"
     assert "Traceback" not in result.stdout + result.stderr
     return result

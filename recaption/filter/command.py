@@ -18,12 +18,13 @@ from recaption.config.schema import FLAGS
 from recaption.derive import make_run, parent_record, take_over
 from recaption.errors import RecaptionError, UserError, bad_value
 from recaption.filter.where import Value, Where
+from recaption.given_up import inherit
 from recaption.run import rows as sidecars
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, derived, open_run
 from recaption.run.rows import CAPTIONED, FILTERED, read_rows
-from recaption.run.scan import marker, scan
+from recaption.run.scan import marker, named, scan
 from recaption.run.tasklog import TaskLog
 from recaption.shard.rewrite import rewrite_tar
 from recaption.shard.settings import score_columns, settings_of
@@ -67,12 +68,12 @@ def main(arguments: list[str]) -> int:
     if paths.root.resolve() == parent.root.resolve():
         raise bad_value("-o", output, "is the run itself; choose another folder")
     new = make_run(paths, filtered(parent, run, where))
-    state = scan(parent, run)
+    state, tag = scan(parent, run), uuid.uuid4().hex
+    inherit(state, paths, new, tag)
     marked = paths.marked()
     todo = [name for name in state.done if name not in marked]
     changed = [name for name in todo if _loses(parent, run, name, where)]
     take_over(parent, state, paths, new, sorted(set(todo) - set(changed)))
-    tag = uuid.uuid4().hex
     log = TaskLog(paths.inherited_log(tag))
     job = partial(rewrite_shard, parent, paths, new, where, tag)
     for name, rows in _each(job, changed):
@@ -182,7 +183,9 @@ def _report(paths: RunPaths, run: Run, todo: int, changed: int) -> int:
     counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
     print(f"run directory: {paths.root}")
     print(f"{todo - changed} shards linked, {changed} rewritten; samples: {counts or 'none'}")
-    missing = state.total - len(state.done)
+    if state.given_up:
+        print(named(state.given_up))
+    missing = state.unsettled
     if missing:
         print(f"{missing} shards are not published in the parent yet; filter again when they are")
     print(f"next: python -m recaption.verify {paths.root}")

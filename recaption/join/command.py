@@ -17,12 +17,13 @@ from recaption import card
 from recaption.arguments import parse
 from recaption.derive import make_run, parent_record
 from recaption.errors import UserError, bad_value
+from recaption.given_up import inherit
 from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import rows as sidecars
 from recaption.run.names import PIPE
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, derived, open_run
-from recaption.run.scan import scan
+from recaption.run.scan import named, scan
 from recaption.run.tasklog import TaskLog
 from recaption.terminal import is_live
 
@@ -65,10 +66,10 @@ def main(arguments: list[str]) -> int:
     if paths.root.resolve() == parent.root.resolve():
         raise bad_value("-o", output, "is the run itself; choose another folder")
     new = make_run(paths, joined(parent, run))
-    there = scan(parent, run).done
-    marked = {name for name in paths.marked() if whole(paths, name)}
-    todo = [s for s in run.shards if s.name in there and s.name not in marked]
-    tag = uuid.uuid4().hex
+    state, tag = scan(parent, run), uuid.uuid4().hex
+    inherit(state, paths, new, tag)
+    marked = {name for name in paths.marked() & state.done.keys() if whole(paths, name)}
+    todo = [s for s in run.shards if s.name in state.done and s.name not in marked]
     log, failed = TaskLog(paths.inherited_log(tag)), []
     for result in _each(partial(join_shard, Job(parent, paths, new, spool, tag)), todo):
         if result.error:
@@ -112,7 +113,9 @@ def _report(paths: RunPaths, run: Run, todo: int, failed: list[Joined]) -> int:
     counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
     print(f"run directory: {paths.root}")
     print(f"{todo - len(failed)} shards joined; samples: {counts or 'none'}")
-    missing = state.total - len(state.done) - len(failed)
+    if state.given_up:
+        print(named(state.given_up))
+    missing = state.unsettled - len(failed)
     if missing > 0:
         print(f"{missing} shards are not published in {root_of(run)} yet; join again when they are")
     print(f"next: python -m recaption.verify {paths.root} --input")

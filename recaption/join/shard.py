@@ -16,7 +16,7 @@ from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
 from recaption.run.rows import count_states, read_rows
-from recaption.run.scan import marker
+from recaption.run.scan import marker, salvages
 from recaption.shard import source
 from recaption.shard.index import Index, index_shard
 from recaption.shard.settings import settings_of
@@ -89,7 +89,7 @@ def _published(job: Job, shard: InputShard) -> Rows:
         publish.gone_on_error(temporary),
         temporary.open("wb", 1 << 20) as out,
     ):
-        index = _index(job.run, file)
+        index = _index(job.run, record, file)
         _check(file, index, rows, record, settings)
         digest = write_tar(out, file, index, rows, settings)
         size = out.tell()
@@ -107,8 +107,8 @@ def _published(job: Job, shard: InputShard) -> Rows:
     return rows
 
 
-def _index(run: Run, file: BinaryIO) -> Index:
-    index = index_shard(file, salvage=run.identity["data.damaged"] == "salvage")
+def _index(run: Run, record: dict[str, Any], file: BinaryIO) -> Index:
+    index = index_shard(file, salvage=salvages(record, run))
     return replace(index, samples=index.samples[: run.identity["data.max_samples"]])
 
 

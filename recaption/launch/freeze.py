@@ -15,7 +15,7 @@ from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
 from recaption.model_files import resolve
 from recaption.prepare.score import pin_scorers
-from recaption.run.identity import differences, fingerprint, identity
+from recaption.run.identity import as_frozen, differences, fingerprint, identity
 from recaption.run.paths import RunPaths, stem
 from recaption.run.record import RULES, InputShard, Run, read_run, write_run
 from recaption.versions import versions
@@ -52,6 +52,10 @@ def freeze(
     pin_scorers(config)
     model = resolve(config.model, needed=config.engine.kind != "fake")
     covered = identity(config, prompts, model.files, [s.url for s in shards])
+    if there:
+        covered = as_frozen(covered, there.identity)
+        if "data.damaged" not in named:
+            config.data.damaged = there.identity.get("data.damaged", config.data.damaged)
     run = Run(
         fingerprint=fingerprint(covered),
         identity=covered,

@@ -24,6 +24,7 @@ from recaption.run.record import (
     plain_config,
     write_submission,
 )
+from recaption.run.scan import named, scan
 from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
@@ -48,12 +49,15 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
     refuses the job.
     """
     marked = paths.marked()
+    names = {run.shards[p].name for p in selected}
     missing = [p for p in selected if run.shards[p].name not in marked]
     parts = slices(missing, run.shards, _tasks(config, len(missing)))
+    given_up = named(name for name in scan(paths, run).given_up if name in names)
     print(f"run directory: {paths.root}")
     if not missing:
         card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it
-        print(f"nothing to do: all {len(selected)} selected shards are published")
+        rest = f", but for those {given_up}" if given_up else ""
+        print(f"nothing to do: all {len(selected)} selected shards are published{rest}")
         return Outcome(paths.root, "-", 0, "nothing to do")
     _warn_of_other_versions(run)
     submission = Submission(
@@ -66,9 +70,8 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
     )
     tag = uuid.uuid4().hex
     submission = write_submission(paths, submission, tag)
-    print(
-        f"{len(missing)} of {len(selected)} selected shards to do, {len(submission.slices)} tasks"
-    )
+    rest = f"; {given_up}" if given_up else ""
+    print(f"{len(missing)} of {len(selected)} selected shards to do, {len(parts)} tasks{rest}")
     if config.slurm.kind == "cluster":
         return _on_cluster(paths, run, submission, config, tag)
     return _here(paths, run, submission, config)
@@ -174,14 +177,21 @@ def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Callable[[],
 
     state = follow(paths, run, submission.selected, submission.number, alive)
     names = [run.shards[p].name for p in submission.selected]
-    unpublished = [n for n in names if n not in state.done]
+    unpublished = [n for n in names if n not in state.done and n not in state.given_up]
     counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
-    print(f"{len(names) - len(unpublished)} of {len(names)} shards published; samples: {counts}")
+    given_up = [n for n in names if n in state.given_up]
+    count = len(names) - len(unpublished) - len(given_up)
+    rest = f", {named(given_up)}" if given_up else ""
+    print(f"{count} of {len(names)} shards published{rest}; samples: {counts}")
     for name in unpublished[:SHOWN_FAILURES]:
         reason = state.failed.get(name, {}).get("reason", "not finished; see the logs")
         print(f"  {name}: {reason}", file=sys.stderr)
     if len(unpublished) > SHOWN_FAILURES:
         print(f"  … and {len(unpublished) - SHOWN_FAILURES} more", file=sys.stderr)
+    if any(name in state.failed for name in unpublished):
+        command = f"python -m recaption.retry {paths.root}"
+        hint = f"again: {command}; without one of them: the same with --give-up SHARD"
+        print(f"  {hint}", file=sys.stderr)
     for task in state.tasks:
         if task.submission == submission.number and (fewer := task.fewer_engines()):
             print(f"  a task has {fewer}; see its log", file=sys.stderr)

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +30,8 @@ from recaption.shard.text import clean
 from recaption.shard.write import Reader, Settings, source_text, write_tar
 
 GIB = 1 << 30
+SALVAGED = "a retry with data.damaged=salvage takes what is intact"
+LEFT_OUT = "one with --give-up leaves the shard out"
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Context:
     settings: Settings
     max_samples: int | None
     spool_bytes: int
-    salvage: bool = False
+    damaged: str = "fail"  # data.damaged, for shards that no sidecar decides
+    damaged_then: str = "fail"  # that of sidecars which do not say
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,30 @@ def open_shard(context: Context, job: Open) -> Opened:
     if job.spooled:
         source.fetch(job.shard.url, job.path, context.spool_bytes, job.shard.size)
     with open(job.path, "rb") as file:
-        index = index_shard(file, salvage=context.salvage)
+        index = _index(context, file, _damaged(context, job.shard.name))
     journals = context.paths.journals_of(job.shard.name)
     history = journal.read_history(journals, context.fingerprint, index.digest)
     for damage in history.damaged:
         print(f"recaption: damaged journal, read up to its damage: {damage}", file=sys.stderr)
     states = {i: event["status"] for i, event in history.final.items()}
-    return Opened(limited(index, context), states, history.strikes)
+    return Opened(index, states, history.strikes)
+
+
+def _damaged(context: Context, name: str) -> str:
+    """data.damaged for a shard: a published sidecar's, else this task's."""
+    sidecar = context.paths.sidecar(name)
+    if not shared.exists(sidecar):
+        return context.damaged
+    with _whole(sidecar):
+        return rows.read_note(sidecar, rows.DAMAGED) or context.damaged_then
+
+
+def _index(context: Context, file: BinaryIO, damaged: str) -> Index:
+    salvage = damaged == "salvage"
+    try:
+        return limited(index_shard(file, salvage=salvage), context)
+    except ShardError as e:
+        raise ShardError(f"{e} ({LEFT_OUT if salvage else f'{SALVAGED}, {LEFT_OUT}'})") from None
 
 
 def limited(index: Index, context: Context) -> Index:
@@ -128,17 +150,14 @@ def finish(context: Context, job: Finish) -> Finished:
         _leave(context, name)
         return Finished({}, won=False)
     with open(job.path, "rb") as file:
-        index = index_shard(file, salvage=context.salvage)
-        if index.digest != job.digest:
+        sidecar, damaged = paths.sidecar(name), _damaged(context, name)
+        index = _index(context, file, damaged)
+        if index.digest != job.digest and damaged == context.damaged:
             raise InputChanged("input changed while its captions were made")
-        index = limited(index, context)
-        sidecar = paths.sidecar(name)
         if not shared.exists(sidecar):
-            made = _rows(context, job, index, file)
-            temporary = paths.temporary(sidecar, context.attempt)
-            with publish.disk_errors(sidecar), publish.gone_on_error(temporary):
-                rows.write_rows(temporary, made, context.settings.prompts, context.settings.scores)
-            publish.publish(temporary, sidecar)
+            _publish_rows(context, job, index, file)
+            if (decisive := _damaged(context, name)) != damaged:  # another task was first
+                damaged, index = decisive, _index(context, file, decisive)
         decided = _decided(sidecar)
         tar_hash, tar_size = _publish_tar(context, job, index, decided, file)
     record = {
@@ -148,6 +167,7 @@ def finish(context: Context, job: Finish) -> Finished:
         "samples": len(decided),
         "counts": rows.count_states(decided),
         "skipped_members": index.skipped,
+        rows.DAMAGED: damaged,
         **({"damaged": index.damaged} if index.damaged else {}),
         "tar": {"sha256": tar_hash, "size": tar_size},
         "sidecar": {"sha256": sha256_of(sidecar), "size": shared.size(sidecar)},
@@ -164,9 +184,25 @@ def finish(context: Context, job: Finish) -> Finished:
     return Finished(record["counts"], won, rows.frequent_reasons(decided))
 
 
+def _publish_rows(context: Context, job: Finish, index: Index, file: BinaryIO) -> None:
+    """Make the sidecar from the journals, unless somebody else was first."""
+    paths, settings, notes = context.paths, context.settings, {rows.DAMAGED: context.damaged}
+    made, final = _rows(context, job, index, file), paths.sidecar(job.shard.name)
+    temporary = paths.temporary(final, context.attempt)
+    with publish.disk_errors(final), publish.gone_on_error(temporary):
+        rows.write_rows(temporary, made, settings.prompts, settings.scores, notes)
+    publish.publish(temporary, final)
+
+
 def _decided(sidecar: Path) -> list[dict[str, Any]]:
-    try:
+    with _whole(sidecar):
         return rows.read_rows(sidecar)
+
+
+@contextmanager
+def _whole(sidecar: Path) -> Iterator[None]:
+    try:
+        yield
     except pa.ArrowException as e:
         raise ShardError(f"{sidecar}: not a whole sidecar: {e}") from None
 

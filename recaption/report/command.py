@@ -19,6 +19,7 @@ from recaption.report.page import page
 from recaption.report.source import Column, Source, columns_of, in_order, open_source
 from recaption.report.statistics import Statistics, read_statistics
 from recaption.report.summary import column_summary, run_summary
+from recaption.run.scan import named
 from recaption.terminal import is_live
 
 SAMPLES = 240
@@ -143,6 +144,8 @@ def _say(
     print(f"{output}: {len(columns)} columns, {pictures} pictures, {len(content) / 1e6:.1f} MB")
     for source, one in zip(sources, found, strict=True):
         done = len(source.state.done)
+        if source.state.given_up:
+            print(f"{source.paths.root}: {named(source.state.given_up)}")
         if one.shards < done:
             print(
                 f"{source.paths.root}: flags and histograms count {one.rows:,} samples of "

@@ -190,8 +190,7 @@ def _input(sources: Sequence[Source], item: Item, *, fetch: bool) -> Wanted | st
     path = local_path(item.url)
     if path is None and not fetch:
         return "its shard is remote: --fetch gets it"
-    salvage = source.run.identity["data.damaged"] == "salvage"
-    return Wanted(item.url, (), *_reading(source), salvage=salvage, remote=path is None)
+    return Wanted(item.url, (), *_reading(source), remote=path is None)
 
 
 def _reading(source: Source) -> tuple[tuple[str, ...], Rules]:

@@ -42,7 +42,6 @@ class Wanted:
     keys: tuple[str, ...]
     image_keys: tuple[str, ...]
     rules: Rules
-    salvage: bool = False
     remote: bool = False
 
 
@@ -120,7 +119,7 @@ def main(connection: Connection, megabytes: int) -> None:
 def _shard(wanted: Wanted, keys: Sequence[str]) -> list[Copy]:
     try:
         with _opened(wanted) as file:
-            index = index_shard(file, salvage=wanted.salvage)
+            index = index_shard(file, salvage=True)
             samples = {sample.key: sample for sample in index.samples}
             return [_copy(wanted, file, samples, key) for key in keys]
     except (RecaptionError, OSError, MemoryError) as e:

@@ -37,6 +37,7 @@ def run_summary(source: Source, found: Statistics) -> dict[str, Any]:
         "shards": {
             "published": len(state.done),
             "failed": len(state.failed),
+            "given_up": len(state.given_up),
             "selected": len(selected) or state.total,
             "total": state.total,
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
+from recaption.given_up import inherit
 from recaption.launch.freeze import refuse_effects
 from recaption.launch.plan import select
 from recaption.launch.submission import show_plan, submit_missing
 from recaption.retry.recompose import Wanted, recompose
+from recaption.retry.settle import give_up, take_back
 from recaption.run.identity import differences
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, derived, open_run
@@ -35,6 +38,7 @@ INPUTS = ("data.shards", "data.max_samples")
 HELP = """\
 usage: python -m recaption.retry RUN [KEY=VALUE …] [--config-dir DIR]
        python -m recaption.retry RUN --status STATE … --reason TEXT … -o NEW [KEY=VALUE …]
+       python -m recaption.retry RUN --give-up SHARD … | --take-back SHARD …
 
 Submits a run's missing shards again, with the configuration of its last submission. Keys outside the
 fingerprint may change (slurm.*, engine batch sizes, data.range, wait, …); a group such as
@@ -46,13 +50,19 @@ With --status or --reason, a new run NEW is made: published shards of RUN that h
 hard-linked; in the others such samples are done again, with KEY=VALUE, and all others keep their
 rows. Shards that RUN has not published are left for a later retry of NEW. RUN itself is only read.
 
+A shard that cannot be made keeps a run unfinished. data.damaged=salvage takes what is intact of a damaged
+one; --give-up settles the run without the shard, and nothing is submitted.
+
+  --give-up SHARD    mark a shard, by its name or input, as given up: it has no tar, and every command
+                     passes over it by name; may be repeated, or take several
+  --take-back SHARD  undo that: the shard is missing again
   --status STATE     captioned, filtered, rejected or failed; may be repeated, or take several
   --reason TEXT      samples whose reason contains TEXT (any case); may be repeated, or take several
   -o NEW             the new run's directory
   --config-dir DIR   a folder with presets of your own
 
-Exit code as launch: 0 submitted, or everything published where it waits; 1 something is missing; 2 for
-a wrong use, such as a key inside the fingerprint.
+Exit code as launch: 0 submitted, or settled, or everything published where it waits; 1 something is
+missing; 2 for a wrong use, such as a key inside the fingerprint.
 """
 
 
@@ -61,6 +71,8 @@ class _Options:
     words: list[str] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+    taken_back: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     output: str | None = None
     config_dir: str | None = None
@@ -73,6 +85,10 @@ def main(arguments: list[str]) -> int:
         return 0
     options = _parse(arguments)
     paths, run = open_run(options.runs[0])
+    if options.given_up:
+        return give_up(paths, run, options.given_up)
+    if options.taken_back:
+        return take_back(paths, run, options.taken_back)
     submissions = read_submissions(paths)
     if not submissions:
         raise UserError(f"{paths.root}: nothing was ever submitted here; launch it again")
@@ -134,9 +150,10 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
         for name in affected
     )
     print(f"{len(untouched)} shards linked; {again} samples of {len(affected)} shards to do again")
-    missing = state.total - len(state.done)
-    if missing:
-        print(f"{missing} shards that {paths.root} lacks are left for a retry of {target.root}")
+    inherit(state, target, new, uuid.uuid4().hex)
+    if state.unsettled:
+        lacks = f"{state.unsettled} shards that {paths.root} lacks"
+        print(f"{lacks} are left for a retry of {target.root}")
     return submit_missing(target, new, wanted.config, selected).code
 
 
@@ -171,7 +188,12 @@ def _is_meant(row: dict[str, Any], options: _Options) -> bool:
 
 def _parse(arguments: list[str]) -> _Options:
     options = _Options()
-    lists = {"--status": options.statuses, "--reason": options.reasons}
+    lists = {
+        "--status": options.statuses,
+        "--reason": options.reasons,
+        "--give-up": options.given_up,
+        "--take-back": options.taken_back,
+    }
     single = {"-o": "output", "--output": "output", "--config-dir": "config_dir"}
     taker: list[str] | None = None
     rest = iter(arguments)
@@ -217,5 +239,10 @@ def _check_options(options: _Options) -> None:
     chooses = bool(options.statuses or options.reasons)
     if chooses and not options.output:
         raise UserError("--status and --reason need -o NEW: a run is never modified")
+    settles = options.given_up or options.taken_back
+    if settles and (options.words or chooses or options.output or options.config_dir):
+        raise UserError("--give-up and --take-back: take shards alone; retry the rest afterwards")
+    if options.given_up and options.taken_back:
+        raise UserError("--give-up and --take-back: give one or the other")
     if options.output and not chooses:
         raise UserError("-o: needs --status or --reason, which say what to do again")

@@ -17,7 +17,7 @@ from recaption.errors import UserError
 from recaption.launch.plan import expand
 from recaption.model_files import resolve
 from recaption.prompt import check_prompts
-from recaption.run.identity import identity
+from recaption.run.identity import as_frozen, identity
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
 
@@ -66,7 +66,7 @@ def recompose(
         return Wanted(config, prompts, run.model, run.identity, keys)
     model = _model(config, run, keys) if "model" in sections else run.model
     urls = expand(config.data.shards) if "data.shards" in keys else [s.url for s in run.shards]
-    covered = identity(config, prompts, model["files"], urls)
+    covered = as_frozen(identity(config, prompts, model["files"], urls), run.identity)
     return Wanted(config, prompts, model, covered, keys)
 
 

@@ -16,6 +16,7 @@ from recaption.run.digest import sha256_of
 
 FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
 DATA_KEYS = ("max_samples", "image_keys", "caption_key")
+FREED = ("data.damaged",)  # in the records of 0.1.0
 MODEL_KEYS = (
     "name",
     "max_pixels",
@@ -52,7 +53,6 @@ def identity(
     covered |= _section("data", config.data, DATA_KEYS)
     covered |= {
         "data.shards": _list_hash(urls),
-        "data.damaged": config.data.damaged,
         "engine": config.engine.kind,
         "output.text": config.output.text,
         "output.mode": config.output.mode,
@@ -62,6 +62,11 @@ def identity(
     for name, scorer in all_scorers(config).items():
         covered |= _scorer(section(name), scorer)
     return covered
+
+
+def as_frozen(covered: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
+    """An identity with what a run's record holds of keys that are free by now."""
+    return covered | {key: frozen[key] for key in FREED if key in frozen}
 
 
 def _section(prefix: str, node: Any, names: Iterable[str] | None = None) -> dict[str, Any]:

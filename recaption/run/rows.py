@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 STATES = ("captioned", "filtered", "rejected", "failed")
 CAPTIONED, FILTERED, REJECTED, FAILED = STATES
 UNREAD = "unread"  # no state: the source could not be read, and the shard is tried again
+DAMAGED = "data.damaged"  # noted in a sidecar, and a field of a marker
 REASONS = 5  # per shard, in the task's log
 REASON_LENGTH = 120
 
@@ -55,12 +56,18 @@ def schema(prompts: Sequence[str], scores: Sequence[str] = ()) -> pa.Schema:
 
 
 def write_rows(
-    path: Path, rows: list[dict[str, Any]], prompts: Sequence[str], scores: Sequence[str] = ()
+    path: Path,
+    rows: list[dict[str, Any]],
+    prompts: Sequence[str],
+    scores: Sequence[str] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> None:
+    """Write a sidecar; `notes` stand beside the columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist(rows, schema=schema(prompts, scores))
+    columns = schema(prompts, scores).with_metadata(notes)
+    table = pa.Table.from_pylist(rows, schema=columns)
     pq.write_table(table, path, compression="zstd")
 
 
@@ -71,6 +78,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     file = pa.BufferReader(shared.content(path))
     rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     return rows
+
+
+def read_note(path: Path, name: str) -> str | None:
+    """What write_rows noted under this name; None where it noted nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pa.BufferReader(shared.content(path))
+    note = (pq.read_schema(file).metadata or {}).get(name.encode())
+    return note.decode() if note is not None else None
 
 
 def frequent_reasons(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

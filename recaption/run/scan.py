@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 from recaption import shared
 from recaption.run.paths import INHERITED, RunPaths
 from recaption.run.record import Run
+from recaption.run.rows import DAMAGED
 from recaption.run.tasklog import read_log
 
+GIVEN_UP = "given_up"  # field of a marker: why there is no such shard
+SHOWN = 5
 RATE_SECONDS = 120.0  # what "now" means for a rate
 
 
@@ -73,8 +77,14 @@ class RunState:
     done: dict[str, dict[str, int]]  # published shard → samples per state
     failed: dict[str, dict[str, Any]]  # shard → why it could not be made: reason, tries
     tasks: list[TaskState]  # every attempt of every task
+    given_up: dict[str, str] = field(default_factory=dict)  # shard → why
     reasons: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # per published shard
     inherited: int = 0  # samples of shards that were taken over from a parent run
+
+    @property
+    def unsettled(self) -> int:
+        """Shards that are neither published nor given up."""
+        return self.total - len(self.done) - len(self.given_up)
 
     def samples(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -101,11 +111,14 @@ def scan(paths: RunPaths, run: Run) -> RunState:
         task = _read_task(paths, name, logged)
         if task:
             tasks.append(task)
-    done = {}
-    for shard in run.shards:
-        if shard.name in marked:
-            counts = logged.counts.get(shard.name)
-            done[shard.name] = _marker_counts(paths, shard.name) if counts is None else counts
+    done, given_up = {}, {}
+    for name in (shard.name for shard in run.shards if shard.name in marked):
+        if name in logged.counts:
+            done[name] = logged.counts[name]
+        elif GIVEN_UP in (record := _marker(paths, name)):
+            given_up[name] = record[GIVEN_UP]
+        else:
+            done[name] = record.get("counts", {})
     failed = {name: event for name, event in logged.failed.items() if name not in marked}
     for entry in _names(paths.failures, ".json"):
         name = f"{entry.removesuffix('.json')}.tar"
@@ -116,6 +129,7 @@ def scan(paths: RunPaths, run: Run) -> RunState:
         done=done,
         failed=failed,
         tasks=tasks,
+        given_up=given_up,
         reasons={name: found for name, found in logged.reasons.items() if name in done},
         inherited=sum(sum(done[name].values()) for name in logged.inherited if name in done),
     )
@@ -127,6 +141,18 @@ def marker(paths: RunPaths, name: str) -> dict[str, Any]:
     return record
 
 
+def named(given_up: Iterable[str]) -> str:
+    """How every command says that it passes over shards that were given up; '' where none was."""
+    names = list(given_up)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"given up: {', '.join(names[:SHOWN])}{more}" if names else ""
+
+
+def salvages(record: Mapping[str, Any], run: Run) -> bool:
+    """Whether a published shard was read with data.damaged=salvage, by its marker."""
+    return str(record.get(DAMAGED) or run.identity.get(DAMAGED)) == "salvage"
+
+
 def _names(folder: Path, suffix: str) -> list[str]:
     try:
         return [name for name in shared.names(folder) if name.endswith(suffix)]
@@ -134,12 +160,13 @@ def _names(folder: Path, suffix: str) -> list[str]:
         return []  # a copy from an object store has no empty folders
 
 
-def _marker_counts(paths: RunPaths, name: str) -> dict[str, int]:
+def _marker(paths: RunPaths, name: str) -> dict[str, Any]:
+    """A marker; empty where it is damaged, which is for verify to report."""
     try:
-        counts: dict[str, int] = marker(paths, name)["counts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # a damaged marker is for verify to report
-    return counts
+        record: Any = marker(paths, name)
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _failure(paths: RunPaths, name: str) -> dict[str, Any]:

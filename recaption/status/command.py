@@ -28,13 +28,13 @@ frequent reasons of failures. Held, stuck and lost tasks are red on a terminal (
   --watch      look again until nothing works on the runs any more
   --json       one JSON object, or an array of them for several runs; with --watch one line per look
 
-Exit code: 0 when every shard of every run is published, 1 otherwise, 2 for a wrong use.
+Exit code: 0 when every shard of every run is published or given up, 1 otherwise, 2 for a wrong use.
 
 JSON of a run (further keys may come, these stay):
   format               1
   run, fingerprint     the directory, the run's fingerprint
   state                complete, running, waiting (for Slurm), held, or needs retry
-  shards               total, done, failed, left
+  shards               total, done, failed, given_up, left
   samples              published = captioned + filtered + rejected + failed; in_progress: samples
                        that are done in shards which are not published yet
   images_per_second    now (last two minutes), overall (while any task was at work)
@@ -46,6 +46,7 @@ JSON of a run (further keys may come, these stay):
                        lost, unknown (squeue does not answer); reason;
                        metrics: tokens_per_second, starved (share of the time in which an engine had
                        less than a full batch), ready (pictures), flying (samples), memory_bytes
+  given_up             shard: why, of those that were given up (recaption.retry RUN --give-up SHARD)
   failures             what (shard or sample), reason, count, example (SHARD or SHARD/KEY), log
 """
 

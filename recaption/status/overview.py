@@ -42,6 +42,7 @@ class Overview:
     rate_overall: float
     seconds_left: float | None
     tasks: list[Task]
+    given_up: dict[str, str]  # shard → why
     reasons: list[Reason]
 
     @property
@@ -63,6 +64,7 @@ class Overview:
             },
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left),
             "tasks": [{**asdict(t), "rate": round(t.rate, 3)} for t in self.tasks],
+            "given_up": self.given_up,
             "failures": [asdict(r) for r in self.reasons],
         }
 
@@ -90,23 +92,25 @@ def overview(paths: RunPaths, run: Run) -> Overview:
             "total": state.total,
             "done": done,
             "failed": failed,
-            "left": state.total - done - failed,
+            "given_up": len(state.given_up),
+            "left": state.unsettled - failed,
         },
         samples={
             "published": published,
             **{name: counts[name] for name in STATES},
-            "in_progress": in_progress if done < state.total else 0,
+            "in_progress": in_progress if state.unsettled else 0,
         },
         rate_now=rate_now,
         rate_overall=rate_overall,
         seconds_left=seconds_left,
         tasks=tasks,
+        given_up=state.given_up,
         reasons=_reasons(paths, state, tasks),
     )
 
 
 def _state(state: RunState, tasks: list[Task]) -> str:
-    if len(state.done) == state.total:
+    if not state.unsettled:
         return COMPLETE
     states = {t.state for t in tasks}
     if not states & LIVE:
@@ -131,10 +135,11 @@ def _samples_left(
 ) -> float | None:
     """Samples of selected shards that have no state yet, judged by the published shards."""
     selected = {position for s in submissions for position in s.selected}
+    settled = {*state.done, *state.failed, *state.given_up}
     left = [
         shard
         for position, shard in enumerate(run.shards)
-        if position in selected and shard.name not in state.done and shard.name not in state.failed
+        if position in selected and shard.name not in settled
     ]
     known = [shard for shard in run.shards if shard.name in state.done]
     if not known:

@@ -48,11 +48,13 @@ def duration(seconds: float | None) -> str:
 
 def _head(seen: Overview, style: Style) -> list[str]:
     shards, samples = seen.shards, seen.samples
-    share = shards["done"] / shards["total"] if shards["total"] else 1.0
+    settled = shards["done"] + shards["given_up"]
+    share = settled / shards["total"] if shards["total"] else 1.0
     bar = "#" * int(share * BAR)
     colour = {COMPLETE: [GREEN], NEEDS_RETRY: [RED], HELD: [RED]}.get(seen.state, [])
     left = f", {duration(seen.seconds_left)} left" if seen.seconds_left is not None else ""
     failed = f", {shards['failed']} failed"
+    given_up = f", {shards['given_up']} given up" if shards["given_up"] else ""
     states = ", ".join(f"{samples[name]} {name}" for name in STATES if samples[name])
     progress = f", {samples['in_progress']} in unpublished shards" if samples["in_progress"] else ""
     now = "" if seen.complete else f"{seen.rate_now:.1f} images/s now, "
@@ -60,7 +62,7 @@ def _head(seen: Overview, style: Style) -> list[str]:
         f"{style(seen.run, BOLD)}: {style(seen.state, BOLD, *colour)}",
         f"  [{bar:{BAR}}] {share:6.1%}{left}",
         f"  shards   {shards['done']} of {shards['total']} published"
-        f"{style(failed, RED) if shards['failed'] else ''}",
+        f"{style(failed, RED) if shards['failed'] else ''}{given_up}",
         f"  samples  {states or 'none published yet'}{progress}",
         f"  speed    {now}{seen.rate_overall:.1f} images/s overall",
     ]
@@ -109,6 +111,11 @@ def _row(task: Task) -> tuple[str, ...]:
 
 def _failures(seen: Overview, style: Style) -> list[str]:
     lines = []
+    if seen.given_up:
+        shown = list(seen.given_up.items())[:SHOWN_REASONS]
+        lines += ["", "  shards that were given up:", *(f"  {n}: {why}" for n, why in shown)]
+        if len(seen.given_up) > len(shown):
+            lines.append(f"  … and {len(seen.given_up) - len(shown)} more (--json has all)")
     for what in ("shard", "sample"):
         found = [r for r in seen.reasons if r.what == what][:SHOWN_REASONS]
         if found:
@@ -128,4 +135,6 @@ def _hints(seen: Overview) -> list[str]:
         hints.append(f"  held by Slurm; when the cause is gone: scontrol release {' '.join(held)}")
     if seen.state == NEEDS_RETRY:
         hints.append(f"  needs retry: python -m recaption.retry {seen.run}")
+    if seen.shards["failed"]:
+        hints.append("  a shard that cannot be made: the same with --give-up SHARD")
     return ["", *hints] if hints else []

@@ -194,7 +194,8 @@ def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context
         settings_of(run),
         config.data.max_samples,
         spool_bytes,
-        salvage=config.data.damaged == "salvage",
+        damaged=config.data.damaged,
+        damaged_then=run.identity.get("data.damaged", config.data.damaged),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from recaption.errors import UserError, bad_choice, bad_value
 from recaption.run.record import open_run
+from recaption.run.scan import named
 from recaption.upload import hub, s3
 from recaption.upload.contents import contents
 from recaption.upload.outcome import Outcome
@@ -44,12 +45,13 @@ def main(arguments: list[str]) -> int:
         raise bad_value("DEST", dest, f"use s3://BUCKET[/PREFIX] or {hub.FORM}")
     paths, run = open_run(root)
     whole = contents(paths, run, shards_only="--shards-only" in options)
-    missing = len(run.shards) - len(whole.names)
-    if missing and "--partial" not in options:
+    if whole.missing and "--partial" not in options:
         raise UserError(
-            f"{paths.root}: {missing} of {len(run.shards)} shards are not published yet; "
+            f"{paths.root}: {whole.missing} of {len(run.shards)} shards are not published yet; "
             "finish the run, or upload what there is with --partial"
         )
+    if whole.given_up:
+        print(named(whole.given_up))
     return _report(dest, upload(dest, whole, run.fingerprint))
 
 

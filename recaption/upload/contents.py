@@ -11,7 +11,7 @@ from recaption.errors import RecaptionError
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
-from recaption.run.scan import marker
+from recaption.run.scan import marker, scan
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Contents:
     names: tuple[str, ...]
     last: tuple[File, ...]
     shards_only: bool
+    given_up: tuple[str, ...]
+    missing: int  # shards that are neither published nor given up
 
     def shard(self, name: str) -> Shard:
         """One shard, from its marker."""
@@ -72,16 +74,17 @@ class Contents:
 
 def contents(paths: RunPaths, run: Run, *, shards_only: bool) -> Contents:
     """The published part of a run; sizes.json and the card only where the run is whole."""
-    marked = paths.marked()
-    names = tuple(shard.name for shard in run.shards if shard.name in marked)
-    whole = len(names) == len(run.shards)
-    last = [p for p in (paths.card, paths.sizes_json) if whole and shared.exists(p)]
+    state = scan(paths, run)
+    last = [p for p in (paths.card, paths.sizes_json) if not state.unsettled and shared.exists(p)]
+    first = [paths.run_json, *map(paths.marker, state.given_up)]
     return Contents(
         paths,
-        () if shards_only else (_small(paths, paths.run_json),),
-        names,
+        () if shards_only else tuple(_small(paths, path) for path in first),
+        tuple(state.done),
         tuple(_small(paths, path) for path in last),
         shards_only,
+        tuple(state.given_up),
+        state.unsettled,
     )
 
 

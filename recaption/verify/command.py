@@ -38,12 +38,12 @@ Re-reads every published shard against its marker: hashes, counts, states, keys 
 captions and images. Looks for missing, foreign and left-over files. Then loads shards with
 webdataset, with datasets, and by open_clip's rules, and prints the command line to train on them. The
 last line says how many of how many shards have no defect, whether the run is unfinished, and how many
-samples each loader read.
+samples each loader read. Shards that were given up are named, and are none of these.
 
   --input     also reads every shard's source again, and compares what it would become
   --complete  shards that are not published yet are wrong, too
-  --json      one JSON object: run, shards (total, published), samples, defects (shard, kind, text),
-              notes, loaders (result ok, warn, fail or skipped; text; samples), train, sound
+  --json      one JSON object: run, shards (total, published, given_up), samples, defects (shard,
+              kind, text), notes, loaders (result ok, warn, fail or skipped; text; samples), train, sound
               (shards without a defect), complete, ok
 
 Exit code: 0 if nothing is wrong (shards that are not published yet, without --complete, and loaders'
@@ -69,10 +69,9 @@ def main(arguments: list[str]) -> int:
     found += _shards(paths, run, state, against_input="--input" in arguments)
     defects = [defect for findings in found for defect in findings.defects]
     notes = [note for findings in found for note in findings.notes]
-    if len(state.done) < state.total:
-        notes.append(
-            f"{state.total - len(state.done)} of {state.total} shards are not published yet"
-        )
+    notes += [f"given up: {name}: {why}" for name, why in state.given_up.items()]
+    if state.unsettled:
+        notes.append(f"{state.unsettled} of {state.total} shards are not published yet")
     loaders = check_loaders(paths, run, state, {defect.shard for defect in defects})
     defects += [
         Defect("", "loader", f"{name}: {loaded.text}")
@@ -80,7 +79,7 @@ def main(arguments: list[str]) -> int:
         if loaded.result == FAIL
     ]
     samples = sum(findings.samples for findings in found)
-    complete = len(state.done) == state.total
+    complete = not state.unsettled
     sound = len(set(state.done) - {defect.shard for defect in defects})
     sizes = {name: counts.get("captioned", 0) for name, counts in state.done.items()}
     train = open_clip_command(paths.root, sizes) if any(sizes.values()) else ""
@@ -88,7 +87,11 @@ def main(arguments: list[str]) -> int:
         train = ""
     report = {
         "run": str(paths.root),
-        "shards": {"total": state.total, "published": len(state.done)},
+        "shards": {
+            "total": state.total,
+            "published": len(state.done),
+            "given_up": len(state.given_up),
+        },
         "samples": samples,
         "defects": [asdict(defect) for defect in defects],
         "notes": notes,
@@ -172,7 +175,8 @@ def _last_line(report: dict[str, Any], loaders: dict[str, Loaded], style: Style)
     verdict = style("no defect", GREEN)
     if found:
         verdict = style(f"{found} defect{'s' * (found > 1)}", RED) + ", none"
-    text = f"{verdict} in {report['sound']} of {report['shards']['total']} shards"
+    wanted = report["shards"]["total"] - report["shards"]["given_up"]
+    text = f"{verdict} in {report['sound']} of {wanted} shards"
     if not report["complete"]:
         text += f": {style('run unfinished', YELLOW)}"
     read = [f"{name} {loaded.samples}" for name, loaded in loaders.items() if loaded.samples]

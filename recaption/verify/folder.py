@@ -21,9 +21,13 @@ def check_folder(paths: RunPaths, run: Run, state: RunState) -> Findings:
     working = _working(state)
     names = {shard.name for shard in run.shards}
     marked = paths.marked()
+    for name in state.given_up:
+        for path in (paths.tar(name), paths.sidecar(name)):
+            if shared.exists(path):
+                found.add("shard that was given up", f"{path.name} is there all the same", name)
     _root(paths, found, names, marked, busy=bool(working))
     _markers(paths, found, names, marked)
-    _leftovers(paths, found, marked, working)
+    _leftovers(paths, found, marked - state.given_up.keys(), working)
     for name in sorted(marked & set(_stems(paths.failures))):
         found.add("leftover failure", f"{paths.failure(name)} is of a published shard", name)
     if names <= marked:

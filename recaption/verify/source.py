@@ -17,6 +17,7 @@ from recaption.errors import ShardError
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
 from recaption.run.rows import CAPTIONED
+from recaption.run.scan import salvages
 from recaption.shard import source
 from recaption.shard.index import Index, Sample, index_shard
 from recaption.shard.write import Settings, write_tar
@@ -39,7 +40,7 @@ def check_source(
     """Recompute the tar from source and sidecar; `whole` if it is the one its marker describes."""
     try:
         with _opened(shard.url) as file:
-            index = index_shard(file, salvage=run.identity["data.damaged"] == "salvage")
+            index = index_shard(file, salvage=salvages(record, run))
             samples = index.samples[: run.identity["data.max_samples"]]
             index = replace(index, samples=samples)
             if index.digest != record["input"]["digest"]:

@@ -34,6 +34,7 @@ def test_a_finished_run_does_nothing_and_says_so(made: Made, source: Source) -> 
         "data.workers=3",
         "wait=true",
         "data.tries=5",
+        "data.damaged=salvage",
         "data.name=other",
     ],
 )
@@ -55,7 +56,6 @@ def test_keys_outside_the_fingerprint_may_change(
         ("sampling.max_tokens=9", "sampling.max_tokens"),
         ("model.max_pixels=10000", "model.max_pixels"),
         ("data.max_samples=4", "data.max_samples"),
-        ("data.damaged=salvage", "data.damaged"),
         ("data.caption_key=alt", "data.caption_key"),
         ("data.image_keys=[png]", "data.image_keys"),
         ("output.text=keep", "output.text"),

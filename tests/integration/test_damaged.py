@@ -87,13 +87,6 @@ def test_salvage_publishes_what_is_intact_and_records_the_rest(mode: str, place:
     assert launch("run", cwd=place, module="verify").returncode == 0
 
 
-def test_salvage_and_fail_are_different_runs(place: Path) -> None:
-    launch(*words("data.damaged=salvage"), cwd=place)
-    result = launch(*words(), cwd=place)
-    assert result.returncode == 2
-    assert "data.damaged" in result.stderr
-
-
 def test_a_shard_that_is_cut_under_a_task_costs_no_sample(tmp_path: Path) -> None:
     members = [(f"k{i:03d}.png", tiny_png(i, side=200)) for i in range(250)]
     shard = write_tar(tmp_path / "set/00000.tar", members)

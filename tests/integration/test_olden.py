@@ -170,7 +170,7 @@ def test_what_is_unfinished_can_be_looked_at(
     verify([run, "--json"])
     found = json.loads(capsys.readouterr().out)
     assert {defect["kind"] for defect in found["defects"]} <= LEFT_BEHIND
-    assert found["shards"] == {"total": published["total"], "published": 1}
+    assert found["shards"] == {"total": published["total"], "published": 1, "given_up": 0}
     assert report([run, "-o", str(tmp_path / "page.html")]) == 0
     assert filter_run([run, "--where", "index < 3", "-o", str(tmp_path / "new")]) == 1
     looked_at(tmp_path / "new", capsys) if name != "piped" else verify([str(tmp_path / "new")])
@@ -235,6 +235,22 @@ def test_a_failed_shard_is_tried_again(commands: dict[str, list[str]], tmp_path:
         assert "2 of 4 shards published" in result.stdout
         assert "b.tar: cut inside member" in result.stderr
         assert "c.tar: member 'l1.jpg'" in result.stderr
+
+
+def test_a_failed_shard_may_be_salvaged(
+    copies: Path,
+    commands: dict[str, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """data.damaged is in the identity of such a run, which stays as it is stored."""
+    run = shutil.copytree(copies / "failed", tmp_path / "run")
+    frozen = (run / ".recaption/run.json").read_bytes()
+    launched(str(run), "data.damaged=salvage", cwd=tmp_path, module="retry")
+    assert (run / ".recaption/run.json").read_bytes() == frozen
+    here = [w for w in commands["failed"] if not w.startswith("output.dir")]
+    assert "nothing to do" in launched(*here, f"output.dir={run}", cwd=tmp_path).stdout
+    looked_at(run, capsys)
 
 
 def test_a_queued_task_runs_as_submitit_starts_it(

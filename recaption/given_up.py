@@ -1,0 +1,41 @@
+"""Shards that are settled without being published, since they cannot be made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from recaption import card, publish, shared
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run
+from recaption.run.scan import GIVEN_UP, RunState, scan
+
+
+def mark(paths: RunPaths, run: Run, name: str, reason: str, tag: str) -> None:
+    """Give a shard a marker that says why there is no such shard; its rows go, if there are any."""
+    record = {
+        "shard": name,
+        "fingerprint": run.fingerprint,
+        GIVEN_UP: reason,
+        "finished": time.time(),
+    }
+    marker = paths.marker(name)
+    if publish.create(marker, publish.to_json(record), paths.temporary(marker, tag)):
+        for path in (paths.sidecar(name), paths.failure(name)):
+            shared.remove(path)
+
+
+def unmark(paths: RunPaths, run: Run, names: Collection[str]) -> None:
+    """Shards that were given up are missing again."""
+    if names and len(paths.marked()) == len(run.shards):
+        card.withdraw(paths, run)
+    for name in names:
+        shared.remove(paths.marker(name))
+
+
+def inherit(parent: RunState, paths: RunPaths, run: Run, tag: str) -> None:
+    """Give up in a derived run what its parent has given up, and nothing else."""
+    before = scan(paths, run).given_up
+    unmark(paths, run, before.keys() - parent.given_up.keys())
+    for name in parent.given_up.keys() - before.keys():
+        mark(paths, run, name, parent.given_up[name], tag)
