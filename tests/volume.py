@@ -63,6 +63,10 @@ class Volume:
     ) -> None:
         self.down()
 
+    def folder(self, name: str) -> Path:
+        """A new folder that all nodes see."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.shared))
+
     def become(self, node: int) -> None:
         """From now on this process, and what it starts, sees `shared` as that node does."""
         libc = ctypes.CDLL(None, use_errno=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +14,10 @@ from drawing import write_shards
 from helpers import captions, launched
 from slurm.lab import Lab, LabUnavailable
 from slurm.runs import Run
+from volume import Volume, VolumeUnavailable
 
 HERE = Path(__file__).parent
+NODES = 5
 LabMaker = Callable[..., Lab]
 
 
@@ -43,16 +48,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path == HERE / LONG)  # last: its run goes on meanwhile
 
 
-def _up(**settings: int | str) -> Lab:
+def up(volume: Volume | None, **settings: int | str) -> Lab:
+    """A cluster whose nodes share the machine's own files, or a network file system."""
+    shared = {} if volume is None else {"shared": str(volume.directory)}
     try:
-        return Lab.up(**settings)
+        return Lab.up(**shared, **settings)
     except LabUnavailable as error:
         pytest.skip(str(error))
 
 
+@contextlib.contextmanager
+def mounted() -> Iterator[Volume]:
+    """A network file system for as many nodes as a cluster has here at most."""
+    try:
+        made = Volume.up(NODES)
+    except VolumeUnavailable as error:
+        pytest.skip(str(error))
+    with made:
+        yield made
+
+
 @pytest.fixture(scope="session")
-def session_lab() -> Iterator[Lab]:
-    with _up() as cluster:
+def volume() -> Iterator[Volume | None]:
+    """The network file system that all tests here work on if RECAPTION_TEST_SHARED=gluster."""
+    if os.environ.get("RECAPTION_TEST_SHARED") != "gluster":
+        yield None
+        return
+    with mounted() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def make_folder(
+    volume: Volume | None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Makes a folder that the nodes see, under a name that is new."""
+    return tmp_path_factory.mktemp if volume is None else volume.folder
+
+
+@pytest.fixture
+def tmp_path(make_folder: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
+    return make_folder(re.sub(r"\W", "_", request.node.name)[:30])
+
+
+@pytest.fixture(scope="session")
+def session_lab(volume: Volume | None) -> Iterator[Lab]:
+    with up(volume) as cluster:
         yield cluster
 
 
@@ -65,12 +106,12 @@ def lab(session_lab: Lab) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def make_lab() -> Iterator[LabMaker]:
+def make_lab(volume: Volume | None) -> Iterator[LabMaker]:
     """Starts a further cluster with settings of its own, such as max_array=11 or accounting=1."""
     started: list[Lab] = []
 
     def make(**settings: int | str) -> Lab:
-        started.append(_up(**settings))
+        started.append(up(volume, **settings))
         return started[-1]
 
     yield make
@@ -79,15 +120,19 @@ def make_lab() -> Iterator[LabMaker]:
 
 
 @pytest.fixture(scope="session")
-def make_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardMaker:
+def make_shards(make_folder: Callable[[str], Path]) -> ShardMaker:
     """Draws so many shards of so many samples, once a session."""
+    return shard_maker(make_folder)
+
+
+def shard_maker(make_folder: Callable[[str], Path]) -> ShardMaker:
     made: dict[tuple[int, int], Shards] = {}
 
     def make(count: int, samples: int) -> Shards:
         if (count, samples) not in made:
-            folder = tmp_path_factory.mktemp("shards")
+            folder = make_folder("shards")
             names = list(write_shards(folder, count, samples, side=96, plain=True))
-            undisturbed = tmp_path_factory.mktemp("undisturbed")
+            undisturbed = make_folder("undisturbed")
             words = [f"data.shards={folder}/*.tar", "engine=fake", "output.dir=run"]
             launched(*words, cwd=undisturbed)
             expected = captions(undisturbed / "run")
@@ -101,8 +146,9 @@ def make_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardMaker:
 @pytest.fixture(scope="session", autouse=True)
 def long_run(
     request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
+    make_folder: Callable[[str], Path],
     make_shards: ShardMaker,
+    volume: Volume | None,
 ) -> Iterator[tuple[Run, Shards] | None]:
     """Five minutes of work in jobs of two minutes, on a cluster of its own beside all other tests.
 
@@ -111,11 +157,11 @@ def long_run(
     if not any(item.path == HERE / LONG for item in request.session.items):
         yield None
         return
-    with _up(nodes=1) as cluster:
+    with up(volume, nodes=1) as cluster:
         shards = make_shards(12, 100)
         words = ["engine.rate=4", "slurm.tasks=1", "slurm.time=2", "slurm.signal_delay=20"]
         words += ["engine.max_num_seqs=1", "engine.waiting=1"]
-        folder = tmp_path_factory.mktemp("long") / "run"
+        folder = make_folder("long") / "run"
         yield Run.launch(cluster, folder, shards.words(), *words), shards
 
 

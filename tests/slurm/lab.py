@@ -40,7 +40,8 @@ class Lab:
     def up(cls, **settings: int | str) -> Lab:
         """Starts a cluster in a temporary directory, on free ports.
 
-        Settings are those of slurm/common.sh in lower case without LAB_: nodes=2, max_array=11.
+        Settings are those of slurm/common.sh in lower case without LAB_: nodes=2, max_array=11,
+        and shared=DIRECTORY of a volume.Volume, of which each node then has a view of its own.
         """
         said = ""
         for _ in range(TRIES):
@@ -231,19 +232,9 @@ class Lab:
 
     def revive_node(self, name: str, timeout: float = 30) -> None:
         """Starts the node's slurmd again and waits until the node takes jobs."""
-        environment = {"PATH": SYSTEM_PATH, "HOME": "/root", "SLURM_CONF": str(self.conf)}
-        with (self.directory / "log" / f"slurmd.{name}.out").open("ab") as log:
-            subprocess.run(
-                ["slurmd", "-N", name, "-f", str(self.conf)],
-                env=environment,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                timeout=30,
-                check=True,
-            )
+        script = f". {SCRIPTS / 'common.sh'}; start_node {name}"
+        settings = {**self.settings, "LAB_DIR": str(self.directory), "PATH": SYSTEM_PATH}
+        subprocess.run(["bash", "-c", script], env=settings, timeout=30, check=True)
         usable = ("idle", "mixed", "allocated")
         self.wait_until(lambda: self.sinfo().get(name) in usable, timeout, f"{name} to be usable")
 
