@@ -21,8 +21,9 @@ from recaption.doctor.packages import check_packages
 from recaption.errors import UserError, bad_value
 from recaption.launch.command import compose_point
 from recaption.launch.options import Options, parse
-from recaption.launch.plan import Patterns, inputs, select
+from recaption.launch.plan import inputs, select
 from recaption.run.record import InputShard
+from recaption.shard.patterns import Patterns
 from recaption.status.screen import Style
 
 WAIT = 120.0

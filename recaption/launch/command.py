@@ -21,10 +21,11 @@ from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
 from recaption.launch.freeze import freeze, run_at
 from recaption.launch.options import Options, parse
-from recaption.launch.plan import Patterns, data_name, first_shard, inputs, select
+from recaption.launch.plan import data_name, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing
 from recaption.prompt import check_prompts
 from recaption.run.record import FIRST_RULES
+from recaption.shard.patterns import Patterns, first_shard
 
 DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
 

@@ -14,12 +14,12 @@ from recaption.config.compose import compose_config, named_prompts, user_errors
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError
-from recaption.launch.plan import expand
 from recaption.model_files import resolve
 from recaption.prompt import check_prompts
 from recaption.run.identity import as_frozen, identity
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
+from recaption.shard.patterns import expand
 
 FREE = {"slurm", "wait", "dry_run"}  # sections that the fingerprint knows nothing of
 FILES = {"model", "model.repo", "model.revision", "model.path"}

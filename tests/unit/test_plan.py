@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from recaption.config.schema import Config
 from recaption.errors import UserError
-from recaption.launch.plan import Patterns, braces, data_name, expand, inputs, select, slices
+from recaption.launch.plan import data_name, inputs, select, slices
 from recaption.run.record import InputShard
+from recaption.shard.patterns import Patterns, braces, expand
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from stores import S3
 from tars import plain_members, tar_bytes
 
 from recaption.errors import InputChanged, ShardError
-from recaption.launch.plan import Patterns, expand
 from recaption.shard import remote, source
+from recaption.shard.patterns import Patterns, expand
 
 Launch = Callable[..., Completed]
 NOISE = random.Random(5).randbytes(40_000_000)
