@@ -159,7 +159,9 @@ class Engine:
         None, "fake: a file that gets a line for every caption made", path=True
     )
     salt: str = key("", "fake: random makes each caption differ", choices=("", "random"))
-    poison: dict[str, str] = key({}, "fake: caption, or *, → crash, hang, error, cut, or say TEXT")
+    poison: dict[str, str] = key(
+        {}, "fake: caption, or *, → crash, hang, error, refuse, cut, or say TEXT"
+    )
 
 
 @dataclass(kw_only=True)

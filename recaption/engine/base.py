@@ -12,6 +12,8 @@ import PIL.Image
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 
+OWN_SIDE = 224  # pixels
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -68,6 +70,16 @@ def make_renderer(spec: Spec) -> Renderer:
     from recaption.engine.vllm import VllmRenderer
 
     return VllmRenderer(spec)
+
+
+def own_picture(renderer: Renderer, prompts: Sequence[Prompt]) -> Any:
+    """The payload of a picture of our own, asked the prompts as they are written.
+
+    Where it cannot be made, or an engine dies of it, no sample is to blame.
+    """
+    questions = [Question(p.name, p.system, p.text) for p in prompts]
+    picture = PIL.Image.new("RGB", (OWN_SIDE, OWN_SIDE), "white")
+    return renderer.render(picture, "own", questions)
 
 
 class Renderer(Protocol):

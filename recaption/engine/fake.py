@@ -21,7 +21,7 @@ class FakeRenderer:
     """Ships the capped pixels as they are."""
 
     def __init__(self, spec: Spec) -> None:
-        del spec
+        self.poison = spec.config.engine.poison
 
     def clean(self, value: str) -> str:
         return value
@@ -30,7 +30,17 @@ class FakeRenderer:
         texts = [
             f"{q.system or ''}\n{q.text}{f'#{q.attempt}' * (q.attempt > 0)}" for q in questions
         ]
-        return {"pixels": rgb.tobytes(), "size": rgb.size, "texts": texts}
+        payload = {"pixels": rgb.tobytes(), "size": rgb.size, "texts": texts}
+        if any(self.poison.get(caption_of(payload, text)) == "refuse" for text in texts):
+            raise ValueError("poisoned picture")
+        return payload
+
+
+def caption_of(payload: Any, text: str, salt: bytes = b"") -> str:
+    """A hash of all that reached the engine."""
+    digest = xxhash.xxh3_128(f"{payload['size']}\n{text}\n".encode() + salt)
+    digest.update(payload["pixels"])
+    return f"fake {digest.hexdigest()[:24]}"
 
 
 class FakeEngine:
@@ -55,7 +65,8 @@ class FakeEngine:
             self.free_at = max(now, self.free_at) + 1 / self.settings.rate
             await asyncio.sleep(self.free_at - now)
         salt = secrets.token_bytes(8) if self.settings.salt == "random" else b""
-        captions = [self._caption(payload, text, salt) for text in payload["texts"]]
+        texts = [caption_of(payload, text, salt) for text in payload["texts"]]
+        captions = [Caption(text, "stop", 2) for text in texts]
         for caption in captions:
             await self._poison(caption.text)
             if self.record is not None:
@@ -71,11 +82,6 @@ class FakeEngine:
 
     async def stop(self) -> None:
         return
-
-    def _caption(self, payload: Any, text: str, salt: bytes) -> Caption:
-        digest = xxhash.xxh3_128(f"{payload['size']}\n{text}\n".encode() + salt)
-        digest.update(payload["pixels"])
-        return Caption(f"fake {digest.hexdigest()[:24]}", "stop", 2)
 
     def _changed(self, caption: Caption) -> Caption:
         poison = self._poison_of(caption.text)

@@ -22,16 +22,13 @@ from collections.abc import Coroutine
 from multiprocessing.connection import Connection
 from typing import Any
 
-import PIL.Image
-
-from recaption.engine.base import Device, Engine, Question, Spec, make_renderer
+from recaption.engine.base import Device, Engine, Spec, make_renderer, own_picture
 from recaption.engine.orphan import VARIABLE, die_with_task, guard_group, lock_bars_by_thread
 from recaption.engine.payload import unpack
 from recaption.errors import SampleError
 
 PULSES = 4  # within the time after which silence counts as death
 SLOWEST_PULSE = 10.0  # seconds
-PROBE_SIDE = 224  # pixels of the picture of our own
 
 
 def make_engine(spec: Spec, device: Device) -> Engine:
@@ -165,11 +162,9 @@ class _Server:
 
     async def _probe(self) -> None:
         """Caption a picture of our own: an engine that dies of it dies of no sample."""
-        questions = [Question(p.name, p.system, p.text) for p in self.spec.prompts]
-        picture = PIL.Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white")
         refusal = ""
         try:
-            payload = make_renderer(self.spec).render(picture, "probe", questions)
+            payload = own_picture(make_renderer(self.spec), self.spec.prompts)
             await self.engine.generate(payload, "probe")
         except (ValueError, SampleError) as e:  # an answer, too: the engine is alive
             refusal = str(e)

@@ -22,7 +22,7 @@ from recaption.task.devices import cpus
 CHUNK = 4  # samples per message to a worker
 LEARN = 32  # results before the worst case gives way to what was seen
 MARGIN = 1.1
-ODD_AT_START = 8  # failures of preparation, without a success, that mean it is not the pictures
+ODD_AT_START = 8  # failures for no fault of the samples, without a success, that end the task
 FIXED_BYTES = 1 << 18
 BYTES_PER_PIXEL = 15  # three float32 channels and a quarter for patches' padding
 

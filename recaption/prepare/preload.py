@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 
-import PIL.Image
-
-from recaption.engine.base import Question, Spec
+from recaption.engine.base import Spec, own_picture
 from recaption.errors import SampleError
 from recaption.prepare.worker import preload
 
@@ -19,8 +17,7 @@ VARIABLE = "RECAPTION_SPEC"
 if VARIABLE in os.environ:
     try:
         spec = Spec.from_json(os.environ[VARIABLE])
-        questions = [Question(p.name, p.system, p.text) for p in spec.prompts]
-        preload(spec).render(PIL.Image.new("RGB", (96, 64)), "preload", questions)
+        own_picture(preload(spec), spec.prompts)
     except SampleError:
         pass  # a prompt that is too long before anything is filled in is each sample's own matter
     except Exception:  # noqa: BLE001 - workers meet it again and report it to the task

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import PIL.Image
 
-from recaption.engine.base import Question, Renderer, Spec, make_renderer
+from recaption.engine.base import Question, Renderer, Spec, make_renderer, own_picture
 from recaption.engine.orphan import die_with_task
 from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError
@@ -57,7 +57,7 @@ class Prepared:
     needs: int = 0
     status: str = ""
     reason: str = ""
-    odd: bool = False  # for a reason that no rule foresees
+    odd: bool = False  # for a reason that no rule foresees, and so is a picture of our own
     facts: dict[str, Any] = field(default_factory=dict)  # width, height, image_hash, scores
 
 
@@ -122,6 +122,7 @@ class Preparer:
         self.scorers = scorers
         self.arena = os.open(arena, os.O_RDWR | os.O_CLOEXEC)
         self.files: OrderedDict[int, BinaryIO] = OrderedDict()
+        self.proven = False  # a picture of our own was prepared
 
     def prepare_all(self, chunk: Sequence[Descriptor]) -> list[Prepared]:
         """Read and decode all of them, score them as one batch, render those that stay."""
@@ -147,8 +148,20 @@ class Preparer:
             reason = f"cannot be read: {e}"
             one.result = Prepared(number, status=UNREAD, reason=reason, facts=facts)
         except Exception as e:  # noqa: BLE001 - image processors raise anything on odd pictures
-            reason = f"cannot be prepared: {type(e).__name__}: {e}"
-            one.result = Prepared(number, status=REJECTED, reason=reason, odd=True, facts=facts)
+            reason, odd = f"cannot be prepared: {type(e).__name__}: {e}", not self._works()
+            one.result = Prepared(number, status=REJECTED, reason=reason, odd=odd, facts=facts)
+
+    def _works(self) -> bool:
+        """Whether at least a picture of our own can be prepared; then it is the samples that are odd."""
+        if not self.proven:
+            try:
+                own_picture(self.renderer, list(self.prompts.values()))
+            except SampleError:  # too long a prompt is each sample's own matter
+                pass
+            except Exception:  # noqa: BLE001 - as in _step
+                return False
+            self.proven = True
+        return True
 
     def _look(self, one: _Seen) -> None:
         d, facts = one.d, one.facts

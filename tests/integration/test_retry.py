@@ -270,3 +270,23 @@ def test_secrets_are_asked_for_again(
     assert not [n for n, c in stored.items() if b"hush" in c]
     status = launch("run", "--json", cwd=tmp_path, module="status")
     assert json.loads(status.stdout)["state"] == "waiting"
+
+
+def test_pictures_that_the_renderer_refuses_are_rejected_where_there_are_no_others(
+    tmp_path: Path,
+) -> None:
+    """As long as a picture of our own can be prepared."""
+    write_shards(tmp_path / "in", 1, 24, side=96, plain=True)
+    words = ("data.shards=in/*.tar", "engine=fake")
+    launched(*words, "output.dir=plain", cwd=tmp_path)
+    poison = dict.fromkeys(list(captions(tmp_path / "plain").values())[:11], "refuse")
+    (tmp_path / "presets/engine").mkdir(parents=True)
+    preset = json.dumps({"kind": "fake", "poison": poison})
+    (tmp_path / "presets/engine/refusing.yaml").write_text(preset)
+    words = ("data.shards=in/*.tar", "--config-dir=presets", "engine=refusing")
+    launched(*words, "output.dir=run", cwd=tmp_path)
+    reason = "cannot be prepared: ValueError: poisoned picture"
+    assert [r["reason"] for r in rows(tmp_path / "run", "00000.tar")] == [reason] * 11 + [""] * 13
+    result = retried("run", "--status", "rejected", "-o", "again", cwd=tmp_path)
+    assert "11 samples of 1 shards to do again" in result.stdout
+    assert [r["status"] for r in rows(tmp_path / "again", "00000.tar")].count("rejected") == 11
