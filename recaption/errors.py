@@ -5,6 +5,7 @@ RecaptionError
 ├── ShardError           this shard cannot be made; the others go on
 │   └── InputChanged     the shard is not the one that was frozen or journalled
 ├── SampleError          this sample cannot be captioned; it gets its own row
+│   └── TooLong          its prompt does not fit, unless its fields are cut
 └── TaskError            the task cannot go on: exit code 1, with the host's name
     └── DiskFull         no space or quota left where the run is written
 """
@@ -33,6 +34,14 @@ class InputChanged(ShardError):
 
 class SampleError(RecaptionError):
     """A sample that cannot be captioned; the text is its recorded reason."""
+
+
+class TooLong(SampleError):
+    """A prompt that leaves too little of the model's context: its name, and how many tokens over."""
+
+    def __init__(self, text: str, prompt: str, over: int) -> None:
+        super().__init__(text)
+        self.prompt, self.over = prompt, over
 
 
 class TaskError(RecaptionError):

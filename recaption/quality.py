@@ -15,6 +15,8 @@ echo        quality.echo_words successive words of the prompt as it was written 
             in), or all of a shorter sentence of it that has at least four
 script      more than quality.script_share of the letters are of another writing system than
             quality.script, which is off by default
+cut         a field of the prompt was too long for the model's context and was cut; it says nothing
+            against the caption, and no retry acts on it
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from string import Formatter
 
 from recaption.config.schema import FLAGS, Prompt, Quality
 from recaption.engine.base import Caption
+from recaption.prompt import literals_of
 
 NGRAM = 5  # words
 LONGEST_UNIT = 24  # words that a loop may consist of
@@ -88,8 +90,8 @@ class Checks:
         self.parts = {p.name: _parts(p) for p in prompts}
         self.made = [flag for flag in FLAGS if flag in settings.flags]
 
-    def flags(self, caption: Caption, prompt: str) -> list[str]:
-        """The flags of one prompt's answer, in the order of FLAGS."""
+    def flags(self, caption: Caption, prompt: str, *, cut: bool = False) -> list[str]:
+        """The flags of one prompt's answer, in the order of FLAGS; `cut` if its fields were."""
         s, text = self.settings, caption.text
         found: dict[str, Callable[[], bool]] = {
             "truncated": lambda: caption.finish_reason == "length",
@@ -99,6 +101,7 @@ class Checks:
             "refusal": lambda: is_refusal(text),
             "echo": lambda: is_echo(text, self.parts[prompt], s.echo_words),
             "script": lambda: s.script is not None and is_foreign(text, s.script, s.script_share),
+            "cut": lambda: cut,
         }
         return [flag for flag in self.made if found[flag]()]
 
@@ -160,12 +163,10 @@ def is_foreign(text: str, script: str, share: float = 0.2) -> bool:
 
 def _parts(prompt: Prompt) -> list[list[str]]:
     """The words of the prompt's sentences between its fields, system message and text apart."""
-    pieces = (
-        literal
-        for text in (prompt.system or "", prompt.text)
-        for literal, *_ in Formatter().parse(text)
+    literals = (
+        literal for text in (prompt.system or "", prompt.text) for literal in literals_of(text)
     )
-    return [words(part) for piece in pieces for part in SENTENCE_END.split(piece)]
+    return [words(part) for literal in literals for part in SENTENCE_END.split(literal)]
 
 
 def _loops(found: Sequence[str], repeats: int) -> bool:

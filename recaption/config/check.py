@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from recaption.config.schema import FLAGS, FORMATS, Config
+from recaption.config.schema import FLAGS, FORMATS, HARMLESS, Config, Data
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
@@ -56,8 +56,21 @@ def check(config: Config) -> None:
         for flag in getattr(config.quality, leaf):
             if flag not in FLAGS:
                 raise bad_choice(f"quality.{leaf}", flag, FLAGS)
+    for flag in HARMLESS:
+        if flag in config.quality.bad:
+            raise bad_value("quality.bad", flag, "asking again would not change it")
+    config.data.text_key = _text_key(config.data)
     config.slurm.time = minutes(config.slurm.time)
     config.slurm.gpus = _gpus(config.slurm.gpus)
+
+
+def _text_key(data: Data) -> str:
+    """The extension as Sample.find takes it."""
+    found = data.text_key.lower().removeprefix(".")
+    if not found or found == "json" or found in data.image_keys:
+        reason = "the extension of a text, such as txt; data.caption_key names a field of the .json"
+        raise bad_value("data.text_key", data.text_key, reason)
+    return found
 
 
 def _size(key: str, value: Any) -> list[int] | None:

@@ -12,8 +12,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
-FLAGS = ("truncated", "empty", "short", "repetition", "refusal", "echo", "script")
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP")
+FLAGS = ("truncated", "empty", "short", "repetition", "refusal", "echo", "script", "cut")
+HARMLESS = ("cut",)  # flags that say nothing against a caption
 SCRIPTS = tuple(
     "latin cyrillic greek arabic hebrew devanagari thai chinese japanese korean".split()
 )
@@ -48,10 +49,19 @@ class Data:
         "fail", "a damaged shard fails, or what is intact is used", choices=("fail", "salvage")
     )
     tries: int = key(2, "times a shard is tried per submission", low=1, high=100)
+    order: str = key(
+        "adjacent",
+        "any: members of a sample may stand apart in the tar",
+        choices=("adjacent", "any"),
+        was="adjacent",
+    )
     image_keys: list[str] = key(
         "jpg jpeg png webp avif gif bmp".split(), "extensions of image members"
     )
-    caption_key: str = key("caption", "JSON field of the original caption where .txt is missing")
+    text_key: str = key("txt", "extension of the member with the original caption", was="txt")
+    caption_key: str = key(
+        "caption", "JSON field of it where there is no such member; A.B is nested"
+    )
     workers: int | None = key(
         None, "preparation processes per task; default: what CPUs allow", low=1, high=512
     )
@@ -242,7 +252,9 @@ class Quality:
     """Which captions are flagged, and what becomes of them."""
 
     flags: list[str] = key(list(FLAGS), "checks that are made")
-    bad: list[str] = key(list(FLAGS), "flags that retries and action act on")
+    bad: list[str] = key(
+        [f for f in FLAGS if f not in HARMLESS], "flags that retries and action act on"
+    )
     retries: int = key(0, "times a bad caption is asked for again", low=0, high=10)
     temperature_step: float = key(0.3, "added at each retry", low=0.0, high=2.0)
     action: str = key(

@@ -11,6 +11,7 @@ import PIL.Image
 
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
+from recaption.run.record import RULES
 
 OWN_SIDE = 224  # pixels
 
@@ -22,6 +23,7 @@ class Spec:
     config: Config
     prompts: tuple[Prompt, ...]
     model_path: str | None
+    rules: int = RULES
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -30,7 +32,7 @@ class Spec:
     def from_json(cls, text: str) -> Spec:
         record = json.loads(text)
         prompts = tuple(Prompt(**p) for p in record["prompts"])
-        return cls(typed_config(record["config"]), prompts, record["model_path"])
+        return cls(typed_config(record["config"]), prompts, record["model_path"], record["rules"])
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Question:
     text: str
     attempt: int = 0  # which try of a flagged caption this is, for seeds
     temperature: float | None = None  # in place of the run's
+    reserve: int | None = None  # tokens that it has to leave for its answer; None: a single one
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,11 @@ class Renderer(Protocol):
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
         """A payload that `Engine.generate` takes; `picture` identifies the picture.
 
-        Raises SampleError when the prompt does not fit the model's context.
+        Raises TooLong when a prompt leaves less of the model's context than its reserve.
         """
+
+    def length(self, question: Question) -> int:
+        """Tokens of a question without its picture."""
 
 
 class Engine(Protocol):

@@ -15,18 +15,24 @@ import PIL.Image
 import xxhash
 
 from recaption.engine.base import Caption, Device, Question, Spec
+from recaption.errors import TooLong
 
 
 class FakeRenderer:
-    """Ships the capped pixels as they are."""
+    """Ships the capped pixels as they are; a token is a word, and only a reserve bounds them."""
 
     def __init__(self, spec: Spec) -> None:
         self.poison = spec.config.engine.poison
+        self.room = spec.config.model.max_model_len
 
     def clean(self, value: str) -> str:
         return value
 
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
+        for question in questions:
+            over = self.length(question) - (self.room - (question.reserve or 0))
+            if question.reserve and over > 0:
+                raise TooLong(f"prompt {question.name} is too long", question.name, over)
         texts = [
             f"{q.system or ''}\n{q.text}{f'#{q.attempt}' * (q.attempt > 0)}" for q in questions
         ]
@@ -34,6 +40,9 @@ class FakeRenderer:
         if any(self.poison.get(caption_of(payload, text)) == "refuse" for text in texts):
             raise ValueError("poisoned picture")
         return payload
+
+    def length(self, question: Question) -> int:
+        return len(f"{question.system or ''} {question.text}".split())
 
 
 def caption_of(payload: Any, text: str, salt: bytes = b"") -> str:

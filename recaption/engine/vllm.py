@@ -30,7 +30,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from recaption.engine import padding
 from recaption.engine.base import Caption, Device, Question, Spec
-from recaption.errors import SampleError
+from recaption.errors import SampleError, TooLong
 
 try:
     from vllm.inputs import parse_model_prompt
@@ -95,7 +95,10 @@ class VllmRenderer:
         self.model_config = config.model_config
         self.renderer = renderer_from_config(config)
         parameters = self.renderer.default_chat_tok_params
-        self.tokenize = dataclasses.replace(parameters, add_special_tokens=False)
+        # Its length is looked at below, with the picture.
+        self.tokenize = dataclasses.replace(
+            parameters, add_special_tokens=False, max_total_tokens=None
+        )
         tokenizer = self.renderer.get_tokenizer()
         special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
         self.special = sorted((t for t in special if t.strip()), key=len, reverse=True)
@@ -138,12 +141,18 @@ class VllmRenderer:
             except ValueError as e:
                 raise SampleError(f"prompt {question.name} cannot be rendered: {e}") from None
             length = len(rendered["prompt_token_ids"])
-            if length >= self.room:
+            over = length - (self.room - (question.reserve or 1))
+            if over > 0:
                 limit = f"model.max_model_len={self.room}"
-                raise SampleError(f"prompt {question.name} has {length} tokens, over {limit}")
+                reason = f"prompt {question.name} has {length} tokens, over {limit}"
+                raise TooLong(reason, question.name, over)
             rendered["mm_hashes"] = {"image": [picture]}
             inputs.append((rendered, self._seed(picture, question), question.temperature))
         return inputs
+
+    def length(self, question: Question) -> int:
+        text = self.template(question).replace(MARK, question.text.strip())
+        return len(self._rendered(text, None)["prompt_token_ids"])
 
     def _rendered(self, text: str, rgb: PIL.Image.Image | None) -> Any:
         content: Any = {"prompt": text}

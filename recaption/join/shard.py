@@ -89,7 +89,7 @@ def _published(job: Job, shard: InputShard) -> Rows:
         publish.gone_on_error(temporary),
         temporary.open("wb", 1 << 20) as out,
     ):
-        index = _index(job.run, record, file)
+        index = _index(job.run, record, settings, file)
         _check(file, index, rows, record, settings)
         digest = write_tar(out, file, index, rows, settings)
         size = out.tell()
@@ -107,8 +107,8 @@ def _published(job: Job, shard: InputShard) -> Rows:
     return rows
 
 
-def _index(run: Run, record: dict[str, Any], file: BinaryIO) -> Index:
-    index = index_shard(file, salvage=salvages(record, run))
+def _index(run: Run, record: dict[str, Any], settings: Settings, file: BinaryIO) -> Index:
+    index = index_shard(file, settings.layout, salvage=salvages(record, run))
     return replace(index, samples=index.samples[: run.identity["data.max_samples"]])
 
 
@@ -120,8 +120,8 @@ def _check(
         raise InputChanged("input changed: it is not the shard that the captions were made from")
     reader = Reader(file)
     for sample, row in zip(index.samples, rows, strict=True):
-        original, _ = source_text(reader, sample, settings.caption_key)
-        if original != row["caption_original"]:
+        original = source_text(reader, sample, settings.texts)
+        if original.text != row["caption_original"]:
             raise InputChanged(f"input changed: {sample.key} has another original caption")
 
 

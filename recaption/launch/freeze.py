@@ -13,6 +13,7 @@ from recaption import shared
 from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
+from recaption.launch.fields import check_fields
 from recaption.model_files import resolve
 from recaption.prepare.score import pin_scorers
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
@@ -49,6 +50,7 @@ def freeze(
     refuse_effects(there, config, prompts, named)
     if there is None:
         _refuse_long_names(paths, shards)
+        check_fields(config, prompts, shards)
     pin_scorers(config)
     model = resolve(config.model, needed=config.engine.kind != "fake")
     covered = identity(config, prompts, model.files, [s.url for s in shards])

@@ -132,7 +132,7 @@ def _damaged(context: Context, name: str) -> str:
 def _index(context: Context, file: BinaryIO, damaged: str) -> Index:
     salvage = damaged == "salvage"
     try:
-        return limited(index_shard(file, salvage=salvage), context)
+        return limited(index_shard(file, context.settings.layout, salvage=salvage), context)
     except ShardError as e:
         raise ShardError(f"{e} ({LEFT_OUT if salvage else f'{SALVAGED}, {LEFT_OUT}'})") from None
 
@@ -217,8 +217,8 @@ def _rows(context: Context, job: Finish, index: Index, file: BinaryIO) -> list[d
         if event is None:
             why = history.unread.get(i, "it has no state in the journals")
             raise ShardError(f"sample {sample.key}: {why}")
-        original, _ = source_text(reader, sample, context.settings.caption_key)
-        made.append(_row(event, original, context.settings))
+        original = source_text(reader, sample, context.settings.texts)
+        made.append(_row(event, original.text, context.settings))
     return made
 
 

@@ -136,7 +136,7 @@ class Preparation:
         assert work.offset is not None
         self.succeeded = True
         self.arena.shrink(work.offset, prepared.length)
-        work.length = prepared.length
+        work.length, work.cut = prepared.length, prepared.cut
         (self.suspects if work.strikes else self.ready).append(work)
         return False
 

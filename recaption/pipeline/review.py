@@ -52,7 +52,7 @@ class Review:
         return "; ".join(reasons)
 
     def _take(self, work: Work, name: str, caption: Caption) -> None:
-        flags = self.checks.flags(caption, name)
+        flags = self.checks.flags(caption, name, cut=name in work.cut)
         place: dict[str, Any] = {"attempt": work.retries, "temperature": work.temperature}
         if work.temperature is None:
             place["temperature"] = self.coldest

@@ -10,7 +10,7 @@ from typing import IO, Any
 from recaption.engine.base import Caption
 from recaption.journal import Event, Journal
 from recaption.run.record import InputShard
-from recaption.shard.index import Sample
+from recaption.shard.samples import Sample
 
 
 @dataclass(eq=False)
@@ -54,6 +54,7 @@ class Work:
     attempts: list[dict[str, Any]] = field(default_factory=list)  # captions that were not kept
     retries: int = 0  # of flagged captions in this stage
     asking: tuple[str, ...] = ()  # the prompts that are asked again
+    cut: tuple[str, ...] = ()  # those of the last preparation whose fields were cut
     temperature: float | None = None  # in place of the run's
     errors: int = 0  # answers of the engine that were none
     facts: dict[str, Any] = field(default_factory=dict)

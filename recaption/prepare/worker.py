@@ -15,15 +15,17 @@ from typing import Any, BinaryIO
 
 import PIL.Image
 
-from recaption.engine.base import Question, Renderer, Spec, make_renderer, own_picture
+from recaption.engine.base import Renderer, Spec, make_renderer, own_picture
 from recaption.engine.orphan import die_with_task
 from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError
 from recaption.prepare import score
 from recaption.prepare.picture import decode
-from recaption.prompt import Values, fill
+from recaption.prepare.questions import Asked
+from recaption.prompt import Values, has_fields
 from recaption.run.rows import FILTERED, REJECTED, UNREAD
-from recaption.shard.index import Sample
+from recaption.shard.rules import Texts
+from recaption.shard.samples import Sample
 from recaption.shard.write import Reader, source_text
 
 OPEN_FILES = 8
@@ -59,6 +61,7 @@ class Prepared:
     reason: str = ""
     odd: bool = False  # for a reason that no rule foresees, and so is a picture of our own
     facts: dict[str, Any] = field(default_factory=dict)  # width, height, image_hash, scores
+    cut: tuple[str, ...] = ()  # prompts of which fields were cut
 
 
 _renderer: Renderer | None = None
@@ -117,6 +120,7 @@ class Preparer:
         self, spec: Spec, renderer: Renderer, arena: str, scorers: list[score.Model]
     ) -> None:
         self.config = spec.config
+        self.texts = Texts(spec.config.data.text_key, spec.config.data.caption_key, spec.rules)
         self.prompts = {p.name: p for p in spec.prompts}
         self.renderer = renderer
         self.scorers = scorers
@@ -170,8 +174,8 @@ class Preparer:
         reader = Reader(self._file(d))
         content = reader.read(d.sample.find(*self.config.data.image_keys))
         if content is None:
-            keys = ", ".join(self.config.data.image_keys)
-            raise SampleError(f"no image member ({keys})")
+            keys = self.config.data.image_keys
+            raise SampleError(self.texts.by.no_picture(d.sample, keys))
         facts["image_hash"] = hashlib.sha256(content).hexdigest()
         model = self.config.model
 
@@ -201,29 +205,19 @@ class Preparer:
     def _render(self, one: _Seen) -> None:
         d = one.d
         assert one.rgb is not None
-        questions = self._questions(d, Reader(self._file(d)))
-        payload = self.renderer.render(one.rgb, d.picture, questions)
+        asked = self._asked(d, Reader(self._file(d)))
+        payload, cut = asked.payload(self.renderer, one.rgb, d.picture)
         length = pack(payload, self.arena, d.offset, d.size)
-        one.result = Prepared(d.number, length=length, facts=one.facts)
+        one.result = Prepared(d.number, length=length, facts=one.facts, cut=cut)
 
-    def _questions(self, d: Descriptor, reader: Reader) -> list[Question]:
+    def _asked(self, d: Descriptor, reader: Reader) -> Asked:
+        """The descriptor's questions, with what the sample offers to their fields."""
         prompts = [self.prompts[name] for name in d.prompts]
-        values = Values(None, {}, d.captions)
-        if any("{" in p.text + (p.system or "") for p in prompts):
-            key = self.config.data.caption_key
-            caption, fields = source_text(reader, d.sample, key)
-            known = d.sample.find("txt") is not None or isinstance(fields.get(key), str)
-            values = Values(caption if known else None, fields, d.captions)
-        return [
-            Question(
-                p.name,
-                fill(p.system, values, self.renderer.clean) if p.system else None,
-                fill(p.text, values, self.renderer.clean),
-                d.attempt,
-                d.temperature,
-            )
-            for p in prompts
-        ]
+        values = Values(None, {}, d.captions, self.texts.by)
+        if any(has_fields(p) for p in prompts):
+            original = source_text(reader, d.sample, self.texts)
+            values = Values(original.caption, original.fields, d.captions, self.texts.by)
+        return Asked(prompts, values, self.config, d.attempt, d.temperature)
 
     def _file(self, d: Descriptor) -> BinaryIO:
         file = self.files.get(d.shard)

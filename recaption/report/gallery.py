@@ -20,6 +20,7 @@ from recaption.report.pictures import Copy, Wanted, copies
 from recaption.report.source import Source
 from recaption.run.record import read_submission, submission_numbers
 from recaption.run.rows import CAPTIONED
+from recaption.shard.settings import settings_of
 from recaption.shard.source import PIPE, local_path
 
 LONGEST_TEXT = 4000  # characters of a caption on the page
@@ -190,7 +191,8 @@ def _input(sources: Sequence[Source], item: Item, *, fetch: bool) -> Wanted | st
     path = local_path(item.url)
     if path is None and not fetch:
         return "its shard is remote: --fetch gets it"
-    return Wanted(item.url, (), *_reading(source), remote=path is None)
+    layout = settings_of(source.run).layout
+    return Wanted(item.url, (), *_reading(source), layout, remote=path is None)
 
 
 def _reading(source: Source) -> tuple[tuple[str, ...], Rules]:

@@ -21,7 +21,8 @@ from recaption.pipeline import children
 from recaption.prepare.picture import decode
 from recaption.prepare.worker import READY, limit_memory
 from recaption.shard import source
-from recaption.shard.index import Sample, index_shard
+from recaption.shard.index import index_shard
+from recaption.shard.samples import STRICT, Layout, Sample
 from recaption.shard.write import Reader
 
 SIDE = 256  # pixels; the longer side of a copy
@@ -42,6 +43,7 @@ class Wanted:
     keys: tuple[str, ...]
     image_keys: tuple[str, ...]
     rules: Rules
+    layout: Layout = STRICT
     remote: bool = False
 
 
@@ -119,7 +121,7 @@ def main(connection: Connection, megabytes: int) -> None:
 def _shard(wanted: Wanted, keys: Sequence[str]) -> list[Copy]:
     try:
         with _opened(wanted) as file:
-            index = index_shard(file, salvage=True)
+            index = index_shard(file, wanted.layout, salvage=True)
             samples = {sample.key: sample for sample in index.samples}
             return [_copy(wanted, file, samples, key) for key in keys]
     except (RecaptionError, OSError, MemoryError) as e:

@@ -15,7 +15,7 @@ from recaption.errors import bad_value
 from recaption.run.digest import sha256_of
 
 FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
-DATA_KEYS = ("max_samples", "image_keys", "caption_key")
+DATA_KEYS = ("max_samples", "order", "image_keys", "text_key", "caption_key")
 FREED = ("data.damaged",)  # in the records of 0.1.0
 MODEL_KEYS = (
     "name",

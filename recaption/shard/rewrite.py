@@ -40,14 +40,9 @@ def _members(
             raise RecaptionError(f"{key} has a row and is not in the published shard; verify it")
         for member in there[key].members:
             content = reader.read(member) or b""
-            if settings.captions_only:
-                content = _caption_only(member.extension, row, settings)
+            if settings.captions_only and member.extension == "json":
+                own = own_fields(shown(row, settings), row["caption_original"], settings)
+                content = text.merge_json({}, own)
+            elif settings.captions_only and not settings.keep_text:
+                content = shown(row, settings)["caption"].encode("utf-8", "replace")
             yield f"{key}.{member.extension}", content
-
-
-def _caption_only(extension: str, row: Mapping[str, Any], settings: Settings) -> bytes:
-    row, original = shown(row, settings), row["caption_original"]
-    if extension == "json":
-        return text.merge_json({}, own_fields(row, original, settings))
-    caption: str = original if settings.keep_text else row["caption"]
-    return caption.encode("utf-8", "replace")

@@ -21,6 +21,8 @@ def settings_of(run: Run) -> Settings:
         captions_only=frozen["output.mode"] == "captions",
         scores=score_columns(frozen),
         rules=run.rules,
+        text_key=frozen.get("data.text_key", "txt"),
+        scattered=frozen.get("data.order") == "any",
     )
 
 

@@ -1,30 +1,46 @@
-"""A sample's `.txt` and `.json`: the original caption, and what is written in their place."""
+"""A sample's `.txt` and `.json`: how they are read, and what is written in their place."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 OWN_FIELDS = ("caption", "caption_original", "watermark_score")
+MARKS = {  # what a file may begin with, the longer ones first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
 
 
-def decode(content: bytes | None) -> str:
-    """UTF-8 text; bytes that are not become U+FFFD."""
-    return (content or b"").decode("utf-8", "replace")
+def decode(content: bytes) -> str:
+    """Text as its byte order mark says, else UTF-8; bytes that are not become U+FFFD."""
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    return content.decode(encoding, "replace")
 
 
-def parse_json(content: bytes | None) -> dict[str, Any]:
+def parse_json(content: bytes) -> dict[str, Any]:
     """The fields of a sample's `.json`; one that is no object is kept as `source_json`.
+
+    It may be in UTF-8, UTF-16 or UTF-32, with a byte order mark or without, hold raw control
+    characters in its texts, and be filled up with zero bytes.
+    """
+    text = content.decode(json.detect_encoding(content), "replace").rstrip("\0")
+    return json_fields(text, strict=False)
+
+
+def json_fields(text: str, *, strict: bool) -> dict[str, Any]:
+    """The fields of a JSON object, or `source_json`.
 
     Numbers that JSON cannot hold (NaN, infinities), which some writers leave there, become null.
     """
-    if content is None:
-        return {}
-    text = decode(content)
     try:
-        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(text, strict=strict, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"source_json": text}
@@ -35,12 +51,18 @@ def _finite(number: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def original_caption(txt: bytes | None, fields: Mapping[str, Any], caption_key: str) -> str:
-    """`.txt`, else the JSON's caption field, else the empty string."""
-    if txt is not None:
-        return decode(txt)
-    value = fields.get(caption_key)
-    return clean(value) if isinstance(value, str) else ""
+def lookup(fields: Mapping[str, Any], path: str) -> Any:
+    """The value of a field, or of one inside of others, `A.B`; a field of that whole name wins.
+
+    None where there is none.
+    """
+    if path in fields:
+        return fields[path]
+    for at in (i for i in range(len(path) - 1, 0, -1) if path[i] == "."):
+        inner = fields.get(path[:at])
+        if isinstance(inner, Mapping) and (found := lookup(inner, path[at + 1 :])) is not None:
+            return found
+    return None
 
 
 def clean(text: str) -> str:

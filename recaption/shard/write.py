@@ -12,7 +12,9 @@ from recaption.crash import crash_point
 from recaption.errors import InputChanged
 from recaption.run.rows import CAPTIONED
 from recaption.shard import text
-from recaption.shard.index import Index, Member, Sample
+from recaption.shard.index import Index
+from recaption.shard.rules import Original, Texts
+from recaption.shard.samples import Layout, Member, Sample
 
 MODE = 0o444
 
@@ -29,6 +31,16 @@ class Settings:
     captions_only: bool
     scores: tuple[str, ...]  # columns and fields
     rules: int = 2  # see run.record.Run
+    text_key: str = "txt"
+    scattered: bool = False
+
+    @property
+    def texts(self) -> Texts:
+        return Texts(self.text_key, self.caption_key, self.rules)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.scattered, links=self.texts.by.links)
 
 
 class Reader:
@@ -47,11 +59,16 @@ class Reader:
         return content
 
 
-def source_text(reader: Reader, sample: Sample, caption_key: str) -> tuple[str, dict[str, Any]]:
+def source_text(reader: Reader, sample: Sample, texts: Texts) -> Original:
     """A sample's original caption and its JSON fields."""
-    fields = text.parse_json(reader.read(sample.find("json")))
-    txt = reader.read(sample.find("txt"))
-    return text.original_caption(txt, fields, caption_key), fields
+    rules = texts.by
+    content, record = reader.read(sample.find(texts.text_key)), reader.read(sample.find("json"))
+    fields = {} if record is None else rules.fields(record)
+    if content is None:
+        caption = rules.caption(rules.value(fields, texts.caption_key))
+    else:
+        caption = rules.decode(content)
+    return Original(caption, rules.kept(content, caption or ""), fields)
 
 
 def write_tar(
@@ -97,13 +114,11 @@ def _members(
     reader: Reader, sample: Sample, row: Mapping[str, Any], settings: Settings
 ) -> Iterator[tuple[str, bytes]]:
     row = shown(row, settings)
-    original, fields = source_text(reader, sample, settings.caption_key)
-    caption = original if settings.keep_text else row["caption"]
+    original = source_text(reader, sample, settings.texts)
+    own = own_fields(row, original.text, settings)
     made = {
-        "txt": caption.encode("utf-8", "replace"),
-        "json": text.merge_json(
-            {} if settings.captions_only else fields, own_fields(row, original, settings)
-        ),
+        "txt": original.kept if settings.keep_text else row["caption"].encode("utf-8", "replace"),
+        "json": text.merge_json({} if settings.captions_only else original.fields, own),
     }
     image = sample.find(*settings.image_keys)
     for member in sample.members:

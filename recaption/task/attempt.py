@@ -120,7 +120,7 @@ def _work(
         return "done"
     path = run.model["path"]
     folder = str(model_folder(path)) if path else None
-    spec = Spec(config, tuple(run.prompts), folder)
+    spec = Spec(config, tuple(run.prompts), folder, run.rules)
     pipeline = Pipeline(
         spec,
         make_context(paths, run, attempt, spec),

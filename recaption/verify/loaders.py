@@ -142,6 +142,8 @@ def _causes(shards: _Shards) -> str:
     kinds: dict[str, set[str]] = {}
     first: dict[str, str] = {}
     for number, sample in enumerate(_samples(shards)):
+        if foreign := [e for e in sample if e.endswith("txt") and not _is_utf8(sample[e])]:
+            return f"the source has a .{foreign[0]} that is not UTF-8"
         if number < FIRST:
             members.append(set(sample))
         try:
@@ -164,6 +166,14 @@ def _causes(shards: _Shards) -> str:
     if "npy" in set().union(*members) or "pyd" in set().union(*members):
         return "the source has members that only some loaders decode"
     return ""
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -17,7 +17,8 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
 from recaption.run.rows import CAPTIONED, STATES
 from recaption.run.scan import marker
-from recaption.shard.index import Index, Sample, index_shard
+from recaption.shard.index import Index, index_shard
+from recaption.shard.samples import Sample
 from recaption.shard.settings import score_columns, settings_of
 from recaption.shard.text import clean
 from recaption.shard.write import Reader, Settings, shown
@@ -167,8 +168,12 @@ def _check_sample(
         found.add("wrong members", f"{sample.key} needs exactly one .txt and one .json")
         return
     row = {**shown(row, settings)}
-    caption = clean(row["caption_original"] if settings.keep_text else row["caption"])
-    if reader.read(texts["txt"][0]) != caption.encode():
+    content = reader.read(texts["txt"][0]) or b""
+    if settings.keep_text:
+        same = settings.texts.by.decode(content) == clean(row["caption_original"])
+    else:
+        same = content == clean(row["caption"]).encode()
+    if not same:
         found.add("wrong caption", f"{sample.key}.txt is not the sidecar's caption")
     content = reader.read(texts["json"][0]) or b""
     try:

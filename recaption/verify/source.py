@@ -19,7 +19,8 @@ from recaption.run.record import InputShard, Run
 from recaption.run.rows import CAPTIONED
 from recaption.run.scan import salvages
 from recaption.shard import source
-from recaption.shard.index import Index, Sample, index_shard
+from recaption.shard.index import Index, index_shard
+from recaption.shard.samples import Sample
 from recaption.shard.write import Settings, write_tar
 from recaption.verify.defect import Findings
 
@@ -40,7 +41,7 @@ def check_source(
     """Recompute the tar from source and sidecar; `whole` if it is the one its marker describes."""
     try:
         with _opened(shard.url) as file:
-            index = index_shard(file, salvage=salvages(record, run))
+            index = index_shard(file, settings.layout, salvage=salvages(record, run))
             samples = index.samples[: run.identity["data.max_samples"]]
             index = replace(index, samples=samples)
             if index.digest != record["input"]["digest"]:

@@ -57,8 +57,9 @@ def test_kept_text(made: Made, source: Source, tmp_path: Path) -> None:
     assert list(kept) == list(new)
     for key, members in kept.items():
         fields = json.loads(members["json"])
-        assert members["txt"].decode() == fields["caption_original"]
+        assert members["txt"].decode("utf-8", "replace") == fields["caption_original"]
         assert fields["caption"] == new[key]
+    assert kept["odd/latin"]["txt"] == source.samples["odd/latin"].members["txt"]
     assert kept["odd/whole"]["txt"] == b"alt"
     assert kept["odd/from_json"]["txt"] == b"from json"
     assert kept["odd/bare"]["txt"] == b""

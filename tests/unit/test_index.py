@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tars import ended, entry, members_of, plain_members, tar_bytes
 
 from recaption.errors import ShardError
-from recaption.shard.index import Index, Sample, index_shard
+from recaption.shard.index import Index, first_samples, index_shard
+from recaption.shard.samples import STRICT, Layout, Sample
 
+ANY = Layout(scattered=True)
+LINKS = Layout(links=True)
 SAMPLES = 100
 WHOLE = tar_bytes(plain_members(SAMPLES))
 BLOCK = tarfile.BLOCKSIZE
@@ -35,9 +40,9 @@ def fill(file: BinaryIO, content: bytes) -> BinaryIO:
     return file
 
 
-def read(content: bytes, *, salvage: bool = False) -> Index:
+def read(content: bytes, layout: Layout = STRICT, *, salvage: bool = False) -> Index:
     with tempfile.TemporaryFile(buffering=0) as opened:
-        return index_shard(fill(opened, content), salvage=salvage)
+        return index_shard(fill(opened, content), layout, salvage=salvage)
 
 
 def names(index: Index) -> list[tuple[str, list[str]]]:
@@ -285,3 +290,112 @@ def test_image_members_by_extension() -> None:
     sample = Sample("k", read(tar_bytes(piece("k", "txt", "PNG", "jpg"))).samples[0].members)
     found = [sample.find("jpg", "png"), sample.find("png"), sample.find("webp")]
     assert [m and m.extension for m in found] == ["jpg", "PNG", None]
+
+
+@given(st.integers(0, 40), st.randoms(use_true_random=False))
+def test_members_in_any_order_are_the_same_samples(count: int, rng: random.Random) -> None:
+    members = [m for i in range(count) for m in members_of(f"k{i}", i)[: rng.randint(1, 3)]]
+    shuffled = rng.sample(members, len(members))
+    content = tar_bytes(shuffled)
+    found = read(content, ANY, salvage=rng.random() < 0.5)
+    assert [s.key for s in found.samples] == list({n.partition(".")[0]: 0 for n, _ in shuffled})
+    read_back = {
+        f"{s.key}.{m.extension}": content[m.offset : m.offset + m.size]
+        for s in found.samples
+        for m in s.members
+    }
+    assert read_back == dict(members)
+    for sample in found.samples:
+        assert [m.offset for m in sample.members] == sorted(m.offset for m in sample.members)
+    ordered = tar_bytes(members)
+    assert read(ordered, ANY) == read(ordered), "adjacent ones are read as ever"
+
+
+def test_what_is_repeated_anywhere_is_refused_or_costs_its_sample() -> None:
+    members = [*piece("a", "jpg"), *piece("b", "jpg"), *piece("a", "txt"), *piece("a", "JPG")]
+    content = tar_bytes([*members, *piece("b", "txt")])
+    with pytest.raises(ShardError, match=r"member 'a\.JPG' appears twice \(again at byte 3072\)"):
+        read(content, ANY)
+    a, b = read(content, ANY, salvage=True).samples
+    assert (a.key, a.members) == ("a", ())
+    assert "a.JPG" in a.defect
+    assert (b.defect, [m.extension for m in b.members]) == ("", ["jpg", "txt"])
+
+
+def test_an_odd_member_anywhere_costs_its_own_sample() -> None:
+    odd = [entry("README", kind=tarfile.SYMTYPE, linkname="x"), entry("b.txt", kind=b"Q")]
+    parts = (tar_bytes(piece(k, "jpg"))[: 2 * BLOCK] for k in "abc")
+    content = ended(*parts, *odd, tar_bytes(piece("a", "txt"))[: 2 * BLOCK])
+    found = read(content, ANY, salvage=True)
+    assert [(s.key, bool(s.defect)) for s in found.samples] == [("a", 0), ("b", 1), ("c", 0)]
+    assert names(found)[0] == ("a", ["jpg", "txt"])
+    with pytest.raises(ShardError, match="symbolic link"):
+        read(content, ANY)
+
+
+@pytest.mark.parametrize("cut", [9, 25, 32])
+def test_of_a_cut_shard_in_any_order_nothing_is_certain(cut: int) -> None:
+    members = [m for e in ("jpg", "txt") for k in "abcdefgh" for m in piece(k, e)]
+    content = tar_bytes(members)[: cut * BLOCK]
+    with pytest.raises(ShardError, match="certainly intact"):
+        read(content, ANY, salvage=True)
+
+
+def test_a_sample_of_many_members() -> None:
+    many = piece("k", *(f"x{i}" for i in range(300)))
+    for layout in (STRICT, ANY):
+        assert len(read(tar_bytes(many), layout).samples[0].members) == 300
+        for again in ("X0", "X20", "x299"):
+            with pytest.raises(ShardError, match=f"member 'k.{again}' appears twice"):
+                read(tar_bytes([*many, (f"k.{again}", b"")]), layout)
+
+
+def hard_link(name: str, target: str) -> bytes:
+    return entry(name, kind=tarfile.LNKTYPE, linkname=target)
+
+
+@pytest.mark.parametrize("layout", [LINKS, Layout(scattered=True, links=True)])
+def test_a_hard_link_is_the_member_it_names(layout: Layout) -> None:
+    first = tar_bytes([*piece("a", "jpg", "txt"), ("blob", b"alone")])[: 6 * BLOCK]
+    links = [hard_link("b.jpg", "a.jpg"), hard_link("b.txt", "b.jpg"), hard_link("c.jpg", "blob")]
+    content = ended(first, *links)
+    found = read(content, layout)
+    assert names(found) == [("a", ["jpg", "txt"]), ("b", ["jpg", "txt"]), ("c", ["jpg"])]
+    a, b, c = found.samples
+    assert [(m.offset, m.size) for m in b.members] == [(a.members[0].offset, 5)] * 2
+    assert content[c.members[0].offset :][: c.members[0].size] == b"alone"
+    with pytest.raises(ShardError, match="a hard link"):
+        read(content, Layout(layout.scattered))
+    other = ended(first, hard_link("b.jpg", "a.txt"), *links[1:])
+    assert read(other, layout).digest != found.digest
+
+
+@pytest.mark.parametrize("layout", [LINKS, Layout(scattered=True, links=True)])
+@pytest.mark.parametrize("target", ["later.jpg", "a.JPG", "nowhere", "b.jpg", "/etc/passwd", ""])
+def test_a_hard_link_to_nothing_earlier_is_refused(target: str, layout: Layout) -> None:
+    first = tar_bytes(piece("a", "jpg"))[: 2 * BLOCK]
+    last = tar_bytes(piece("later", "jpg"))[: 2 * BLOCK]
+    content = ended(first, hard_link("b.jpg", target), last)
+    with pytest.raises(ShardError, match=r"'b\.jpg' is a hard link to no earlier member"):
+        read(content, layout)
+    found = read(content, layout, salvage=True).samples
+    assert [(s.key, bool(s.defect)) for s in found] == [("a", 0), ("b", 1), ("later", 0)]
+
+
+def test_a_link_to_what_is_no_file_is_not_intact() -> None:
+    odd = entry("a.jpg", kind=tarfile.SYMTYPE, linkname="/etc/passwd")
+    content = ended(odd, hard_link("b.jpg", "a.jpg"), tar_bytes(piece("c", "jpg"))[: 2 * BLOCK])
+    for layout in (LINKS, Layout(scattered=True, links=True)):
+        found = read(content, layout, salvage=True).samples
+        assert [(s.key, bool(s.defect)) for s in found] == [("a", 1), ("b", 1), ("c", 0)]
+
+
+def test_the_first_samples_are_read_without_the_rest(file: BinaryIO, whole: Index) -> None:
+    fill(file, WHOLE)
+    assert first_samples(file, STRICT, 7) == whole.samples[:7]
+    assert first_samples(file, ANY, 7) == whole.samples[:7]
+    assert first_samples(file, STRICT, 1000) == whole.samples
+    os.truncate(file.fileno(), len(WHOLE) // 2)
+    assert first_samples(file, STRICT, 7) == whole.samples[:7]
+    with pytest.raises(ShardError):
+        first_samples(file, STRICT, 1000)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from recaption.config.schema import FLAGS, Prompt, Quality
+from recaption.config.schema import FLAGS, HARMLESS, Prompt, Quality
 from recaption.engine.base import Caption
 from recaption.quality import Checks
 
@@ -269,7 +269,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("flag", FLAGS)
+def test_a_cut_field_is_a_flag_that_is_not_bad() -> None:
+    checks = Checks(Quality(), [Prompt(name="short", text=PROMPTS["short"])])
+    caption = Caption("A red circle on a white background.", "stop", 9)
+    assert checks.flags(caption, "short") == []
+    flags = checks.flags(caption, "short", cut=True)
+    assert flags == ["cut"]
+    assert checks.bad(flags) == []
+
+
+@pytest.mark.parametrize("flag", [f for f in FLAGS if f not in HARMLESS])
 def test_precision_and_recall(flag: str) -> None:
     positive, negative = CASES[flag]
     assert min(len(positive), len(negative)) >= 20
