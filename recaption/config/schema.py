@@ -185,7 +185,7 @@ class Slurm:
     )
     cpus: int | None = key(None, "per task", low=1)
     mem: str | None = key(None, "per task, such as 128G", text=True)
-    time: Any = key(None, "minutes, or a quoted HH:MM:SS, D-HH, D-HH:MM[:SS]", text=True)
+    time: Any = key(None, "minutes, or HH:MM:SS, D-HH, D-HH:MM[:SS]", text=True)
     partition: str | None = key(None, "sbatch --partition", text=True)
     account: str | None = key(None, "sbatch --account", text=True)
     qos: str | None = key(None, "sbatch --qos", text=True)
@@ -196,7 +196,7 @@ class Slurm:
     requeue: bool = key(True, "tasks come back after preemption and time limits")
     attempts: int = key(5, "of a task in a row that finish no shard and no sample", low=1)
     signal_delay: int = key(90, "seconds between USR2 and the end of the time", low=1)
-    setup: list[str] = key([], "shell lines before the task")
+    setup: list[str] = key([], "shell lines before the task, which ends where one fails")
     python: str | None = key(None, "command that starts Python on a node", text=True)
     srun_args: list[str] = key([], "further arguments of srun")
     metrics: str | None = key(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,13 +16,13 @@ from recaption.config.schema import Config
 from recaption.doctor.check import Check, fail, gib, ok, tried, warn
 from recaption.doctor.files import check_files
 from recaption.doctor.packages import build, check_packages
+from recaption.sockets import too_long
 from recaption.task.devices import cpus, engine_devices, visible_gpus, worker_count
 
 IMPORT_SECONDS = 300
 GIB = 1 << 30
 WORKER_BYTES, ENGINE_BYTES = 250 << 20, 4 << 30  # measured peaks, rounded up
 LITTLE_SPACE = 10 * GIB
-LONG_PATH = 60  # vLLM's Unix sockets lie in the temporary folder; their paths have 107 bytes
 NO_LIMIT = 1 << 60
 
 
@@ -167,7 +166,5 @@ def _temporary(config: Config) -> Iterator[Check]:
         yield warn("temporary space", f"{text}, {gib(need)} for {what}", advice)
     else:
         yield ok("temporary space", text)
-    sockets = len(os.fsencode(tempfile.gettempdir()))
-    if sockets > LONG_PATH and config.engine.kind == "vllm":
-        advice = "set TMPDIR to a shorter one (slurm.setup): vLLM's sockets lie there"
-        yield warn("temporary folder", f"its path has {sockets} characters", advice)
+    if reason := too_long():
+        yield warn("temporary folder", reason, "TMPDIR=…, in slurm.setup for the nodes")

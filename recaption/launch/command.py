@@ -27,6 +27,7 @@ from recaption.prompt import check_prompts
 from recaption.run.record import FIRST_RULES
 from recaption.shard.patterns import Patterns, first_shard
 
+NODES_OWN = ("/tmp", "/var/tmp", "/dev/shm")
 DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
 
 
@@ -167,9 +168,23 @@ def _launch(point: Point) -> Outcome:
     paths, run = freeze(config, point.prompts, shards, named=named, write=not config.dry_run)
     if remark := patterns.remark():
         print(remark)
-    if config.dry_run:
-        return show_plan(paths, run, config, selected)
-    return submit_missing(paths, run, config, selected)
+    doubt = _unshared(point.shown.output.dir) if config.slurm.kind == "cluster" else ""
+    if not config.dry_run:
+        return submit_missing(paths, run, config, selected, doubt)
+    outcome = show_plan(paths, run, config, selected)
+    if doubt:
+        print(f"warning: {doubt}", file=sys.stderr)
+    return outcome
+
+
+def _unshared(given: str) -> str:
+    """Why the nodes may not see an output.dir as it was given; empty where nothing speaks for it."""
+    path = Path(given).expanduser()
+    if own := next((folder for folder in NODES_OWN if path.is_relative_to(folder)), None):
+        return f"output.dir={path}: {own} is each node's own, and all have to see the run"
+    if not path.is_absolute():
+        return f"output.dir={path}: is relative, and all nodes have to see {path.absolute()}"
+    return ""
 
 
 def _sweep(points: list[Point]) -> int:

@@ -25,6 +25,7 @@ from recaption.run.record import (
     write_submission,
 )
 from recaption.run.scan import named, scan
+from recaption.sockets import too_long
 from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
@@ -42,10 +43,13 @@ class Outcome:
     text: str
 
 
-def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int]) -> Outcome:
+def submit_missing(
+    paths: RunPaths, run: Run, config: Config, selected: list[int], doubt: str = ""
+) -> Outcome:
     """Submit the unpublished shards among `selected` (positions); wait where `config` says so.
 
-    Prints run directory, job ids, log pattern and the next command. Raises UserError when Slurm
+    Prints run directory, job ids, log pattern and the next command; with Slurm also warnings, and
+    `doubt`, which is one. Raises UserError when Slurm
     refuses the job.
     """
     marked = paths.marked()
@@ -59,6 +63,8 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
         rest = f", but for those {given_up}" if given_up else ""
         print(f"nothing to do: all {len(selected)} selected shards are published{rest}")
         return Outcome(paths.root, "-", 0, "nothing to do")
+    if config.slurm.kind != "cluster" and (reason := too_long()):
+        raise UserError(reason)
     _warn_of_other_versions(run)
     submission = Submission(
         number=0,
@@ -73,7 +79,7 @@ def submit_missing(paths: RunPaths, run: Run, config: Config, selected: list[int
     rest = f"; {given_up}" if given_up else ""
     print(f"{len(missing)} of {len(selected)} selected shards to do, {len(parts)} tasks{rest}")
     if config.slurm.kind == "cluster":
-        return _on_cluster(paths, run, submission, config, tag)
+        return _on_cluster(paths, run, submission, config, tag, doubt)
     return _here(paths, run, submission, config)
 
 
@@ -117,20 +123,24 @@ def _tasks(config: Config, shards: int) -> int:
 
 
 def _on_cluster(
-    paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str
+    paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str, doubt: str
 ) -> Outcome:
     from recaption.launch.submit import heeded, log_pattern, sbatch_text, submit, warnings
     from recaption.slurm import Queue
 
-    for line in heeded(sbatch_text(paths, config, len(submission.slices))):
-        print(line)
-    submitted = submit(paths, submission, config)
+    try:
+        for line in heeded(sbatch_text(paths, config, len(submission.slices))):
+            print(line)
+        submitted = submit(paths, submission, config)
+    except UserError:
+        add_jobs(paths, replace(submission, slices=[]), tag)  # there are no such tasks
+        raise
     add_jobs(paths, replace(submission, jobs=submitted.jobs), tag)
     arrays = list(dict.fromkeys(job.split("_")[0] for job in submitted.jobs))
     print(f"job ids: {' '.join(arrays)}")
     print(f"logs: {log_pattern(paths, arrays)}")
     _next_commands(paths)
-    for warning in warnings(config.slurm):
+    for warning in filter(None, [*warnings(config.slurm), doubt]):
         print(f"warning: {warning}", file=sys.stderr)
     if submitted.refused:
         count, wanted = len(submitted.jobs), len(submission.slices)

@@ -21,12 +21,18 @@ from recaption.launch import environment
 from recaption.run.paths import KILLS, RunPaths
 from recaption.run.record import Submission
 from recaption.slurm import settings
+from recaption.sockets import too_long
 from recaption.task.attempt import REQUEUE, run_task
 
 ENDLESS = 1_000_000  # submitit's count of timeouts must not end a long run
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize
 UNHANDLED = 140  # srun's exit code when USR2 came before Python had a handler for it
 SETUP = ['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK']
+GUARD = (  # not within files that a line sources: those of sites have commands that fail unharmed
+    "trap 'code=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] || { echo \"recaption: line $((LINENO - begin)) of "
+    "slurm.setup failed with exit code $code, so the task is not started\"; exit 1; }' ERR; "
+    "begin=$LINENO"
+)
 KILLED = (137, 253)  # the kernel killed Python, most likely for memory; 253: as Slurm says it
 SCRIPT, SUBMITTED = ".sh", "_submission.sh"  # ends of the names that submitit gives a script
 CONTAINED = ("container", "container-image", "container_image")  # options of the whole batch job
@@ -56,7 +62,9 @@ def submit(paths: RunPaths, submission: Submission, config: Config) -> Submitted
         executor = make_executor(paths, config, array=len(tasks) > 1)
         executor.update_parameters(array_parallelism=at_once)
         if lane < len(waits_for):
-            executor.update_parameters(dependency=f"afterany:{waits_for[lane]}")
+            others = executor.parameters.get("dependency")
+            after = f"afterany:{waits_for[lane]}" + (f",{others}" if others else "")
+            executor.update_parameters(dependency=after)
         try:
             with calling_sbatch(executor, paths):
                 jobs += _submit_array(executor, paths, submission.number, tasks)
@@ -163,12 +171,13 @@ def parameters(slurm: Slurm, name: str) -> dict[str, Any]:
         "constraint": slurm.constraint,
         "exclude": slurm.exclude,
         "srun_args": slurm.srun_args or None,
+        "dependency": additional.pop("dependency", None),
     }
     return {k: v for k, v in given.items() if v is not None or k == "time"} | {
         "signal_delay_s": slurm.signal_delay,
         "stderr_to_stdout": True,
         "wckey": None,
-        "setup": SETUP + slurm.setup,
+        "setup": [*SETUP, GUARD, *slurm.setup, "trap - ERR"] if slurm.setup else SETUP,
         "additional_parameters": additional,
     }
 
@@ -205,23 +214,24 @@ def max_array_size() -> int:
     return max(1, int(value)) if value.isdigit() else DEFAULT_MAX_ARRAY
 
 
-def warnings(slurm: Slurm) -> list[str]:
-    """Why tasks that are stopped might not come back, as far as it shows before they start."""
-    if not slurm.requeue:
-        return ["slurm.requeue=false: a task that is stopped does not come back; retry goes on"]
+def warnings(slurm: Slurm) -> Iterator[str]:
+    """Why tasks might not start, or not come back, as far as it shows before they start."""
+    if sockets := too_long():
+        yield f"{sockets} in slurm.setup, unless the nodes have another"
     contained = [key for key in CONTAINED if slurm.additional.get(key)]
-    if contained:
-        return [
+    if not slurm.requeue:
+        yield "slurm.requeue=false: a task that is stopped does not come back; retry goes on"
+    elif contained:
+        yield (
             f"slurm.additional.{contained[0]} puts the whole batch job into a container: unless "
             "scontrol is in it, a task that is stopped cannot be requeued. Give srun the container "
             "(slurm.srun_args, see slurm/examples)"
-        ]
-    if shutil.which("scontrol") is None:
-        return [
+        )
+    elif shutil.which("scontrol") is None:
+        yield (
             "no scontrol here: unless the nodes have it, a task that is stopped cannot be requeued, "
             "and status will say `needs retry`"
-        ]
-    return []
+        )
 
 
 def heeded(script: str) -> list[str]:

@@ -96,6 +96,9 @@ def _task(
         entry = queue.get(job) if queue is not None else None
         state, reason = _cluster_state(latest, entry, known=queue is not None)
         log = str(paths.output_log(f"{job}_0"))
+        if not job:
+            young = time.time() - submission.created < YOUNG_SECONDS
+            state, reason = (PENDING, "") if young else (STOPPED, "not submitted")
     else:
         job = f"{submission.number}-{number}"
         entry = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawing import draw_samples, write_shard
@@ -45,7 +47,9 @@ class Site:
         script.chmod(0o755)
 
     def launch(self, *words: str, take: int = 9, **inherited: str) -> Completed:
-        words = ("data.shards=[0-5].tar", "engine=fake", "output.dir=run", *words)
+        fixed = ["data.shards=[0-5].tar", "engine=fake", "output.dir=run"]
+        given = {word.partition("=")[0] for word in words}
+        words = (*(word for word in fixed if word.partition("=")[0] not in given), *words)
         env = {
             **os.environ,
             "PATH": f"{self.folder}/bin",
@@ -168,6 +172,90 @@ def test_a_signal_delay_as_long_as_the_time(site: Site) -> None:
     assert site.scripts() == []
 
 
+def test_a_dependency_of_ones_own_is_added(site: Site) -> None:
+    words = ["slurm.tasks=6", "slurm.parallelism=1", "slurm.additional.dependency=afterok:7"]
+    done = site.launch("slurm=cluster", *words)
+    assert done.returncode == 0, done.stderr
+    found = [re.findall(r"--dependency=(\S+)", text) for text in site.scripts()]
+    assert found == [["afterok:7"], ["afterany:100,afterok:7"]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["false"], "line 1 of slurm.setup failed with exit code 1"),
+        (["export A=1", "if true; then", "  (exit 3)", "fi"], "line 3 of slurm.setup"),
+        (["module() { return 7; }", "module load cuda", "true"], "line 2 of slurm.setup"),
+        (["source ./missing.sh"], "line 1 of slurm.setup"),
+        (["[ -d /nowhere ] && export A=1", "source ./siteful.sh", "false || true"], ""),
+    ],
+)
+def test_a_line_of_setup_that_fails_ends_the_task(site: Site, lines: list[str], said: str) -> None:
+    (site.folder / "siteful.sh").write_text("false\ngrep nothing /dev/null\ntrue\n")
+    done = site.launch("slurm=cluster", "slurm.requeue=false", f"slurm.setup={lines}")
+    assert done.returncode == 0, done.stderr
+    (site.folder / "bin/srun").write_text("#!/bin/sh\necho the task runs\nexit 75\n")
+    ran = subprocess.run(
+        ["bash", site.kept / "0.sh"],
+        cwd=site.folder,
+        env={**os.environ, "PATH": f"{site.folder}/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == (1 if said else 75), ran
+    assert ("the task runs" in ran.stdout) != bool(said)
+    assert said in ran.stdout
+
+
+def test_status_after_a_submission_that_was_refused(site: Site) -> None:
+    """Wholly or in part: what Slurm did not take is not lost."""
+    refused(site.launch("slurm=cluster", "slurm.tasks=6", take=0), "too many jobs")
+    assert tasks_of(site) == []
+    assert site.launch("slurm=cluster", "slurm.tasks=6", take=1).returncode == 1
+    submitted = site.folder / "run/.recaption/submissions/1.json"
+    record = json.loads(submitted.read_text())
+    submitted.write_text(json.dumps({**record, "created": record["created"] - 3600}))
+    states = [(t["state"], t["reason"]) for t in tasks_of(site)]
+    assert states[4:] == [("stopped", "not submitted")] * 2
+
+
+def tasks_of(site: Site) -> list[dict[str, Any]]:
+    shown = subprocess.run(
+        [sys.executable, "-m", "recaption.status", "run", "--json"],
+        cwd=site.folder,
+        env={**os.environ, "PATH": f"{site.folder}/bin"},
+        capture_output=True,
+        check=False,
+    )
+    found: list[dict[str, Any]] = json.loads(shown.stdout)["tasks"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("run", "is relative"), ("/tmp/x/run", "/tmp is each node's own"), ("/srv/x/run", "")],
+)
+def test_warns_of_an_output_that_nodes_may_not_see(site: Site, folder: str, said: str) -> None:
+    done = site.launch("slurm=cluster", f"output.dir={folder}", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert ("warning: output.dir=" in done.stderr) == bool(said)
+    assert said in done.stderr
+    assert "warning: output.dir" not in site.launch("dry_run=true").stderr
+
+
+def test_says_that_the_temporary_folder_is_too_long_for_sockets(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = site.folder / ("x" * 71)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    refused(site.launch(), f"TMPDIR={long}", "70 at most")
+    done = site.launch("slurm=cluster", "output.dir=other")
+    assert done.returncode == 0, done.stderr
+    assert f"warning: TMPDIR={long}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "warning"),
     [
@@ -183,7 +271,8 @@ def test_warns_where_nothing_can_requeue(site: Site, words: list[str], warning: 
         words = []
     done = site.launch("slurm=cluster", "slurm.tasks=2", *words)
     assert done.returncode == 0, done.stderr
-    assert ("warning: " in done.stderr) == bool(warning)
+    others = [line for line in done.stderr.splitlines() if "output.dir" not in line]
+    assert any("warning: " in line for line in others) == bool(warning)
     assert warning in done.stderr
     (script,) = site.scripts()
     comes_back = warning != "slurm.requeue=false"

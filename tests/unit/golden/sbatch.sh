@@ -23,8 +23,10 @@
 # setup
 unset "${!SBATCH_@}"
 [ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+trap 'code=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] || { echo "recaption: line $((LINENO - begin)) of slurm.setup failed with exit code $code, so the task is not started"; exit 1; }' ERR; begin=$LINENO
 module load cuda
 export A=1
+trap - ERR
 
 # command
 export SUBMITIT_EXECUTOR=slurm
