@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 from recaption.config.schema import Model
 from recaption.errors import UserError, bad_value
+from recaption.model_hash import hash_model
 
 BUILTIN = "builtin:"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf", ".pth")
-TEXTS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
-SMALL = 64 << 20  # weights up to this many bytes are hashed whole
+NO_SOURCE = "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
 
 
 @dataclass(frozen=True)
@@ -35,36 +33,39 @@ class ModelFiles:
         }
 
 
-def resolve(model: Model, *, needed: bool) -> ModelFiles:
+def resolve(model: Model, *, needed: bool, rules: int) -> ModelFiles:
     """Resolve model.path or model.repo, downloading a snapshot where it is not there yet.
 
-    `needed` is False for the fake engine, which reads no files. Raises UserError when there is no
-    such folder, repository or revision.
+    `needed` is False for the fake engine, which reads no files; `rules` are the run's. Raises
+    UserError when there is no such folder, repository or revision.
     """
     if not needed:
         return ModelFiles(model.name, None, None, "none")
     if model.path:
         folder = model_folder(model.path)
         path = model.path if model.path.startswith(BUILTIN) else str(folder)
-        return ModelFiles(model.name, path, None, hash_files(folder))
+        return ModelFiles(model.name, path, None, hash_model(folder, rules))
     if not model.repo:
-        raise UserError(
-            "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
-        )
+        raise UserError(NO_SOURCE)
     folder, revision = _snapshot(model)
     return ModelFiles(model.name, str(folder), revision, f"{model.repo}@{revision}")
 
 
-def hash_files(folder: Path) -> str:
-    """sha256 over config, tokenizer, templates and weight index; big weights by name and size."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in WEIGHTS or path.suffix in TEXTS:
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
-            if path.suffix in TEXTS or size <= SMALL:
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
+def check_architectures(model: Model, files: ModelFiles) -> None:
+    """Raise UserError where a preset's keys would meet the files of another kind of model."""
+    if model.architectures is None or files.path is None:
+        return
+    config = json.loads((model_folder(files.path) / "config.json").read_bytes())
+    found = config.get("architectures") or []
+    if found != model.architectures:
+        key, value = ("path", model.path) if model.path else ("repo", model.repo)
+        raise bad_value(
+            f"model.{key}",
+            value,
+            f"its config.json has the architecture {', '.join(found) or 'none'}, the preset of "
+            f"{model.name} is for {', '.join(model.architectures)}; any model will do without "
+            "model=…, with a model.name",
+        )
 
 
 def model_folder(path: str) -> Path:
@@ -90,9 +91,7 @@ def snapshot_here(model: Model) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if not model.repo:
-        raise UserError(
-            "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
-        )
+        raise UserError(NO_SOURCE)
     try:
         found = snapshot_download(
             model.repo, revision=model.revision, cache_dir=model.cache, local_files_only=True

@@ -73,7 +73,8 @@ def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any
 
     Workers share the shards out, so that there should be as many shards as WORKERS.
     """
-    from recaption.engine.vllm import MARK, VllmRenderer, whole_model
+    from recaption.engine.bare import MARK
+    from recaption.engine.vllm import VllmRenderer, whole_model
 
     renderer = VllmRenderer(spec)
     questions = [Question(p.name, p.system, p.text) for p in spec.prompts]

@@ -13,10 +13,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from recaption.config import earlier, overrides
+from recaption.config import earlier, overrides, source
 from recaption.config.check import check
 from recaption.config.schema import Config, Prompt
 from recaption.config.scorers import named_scorers
@@ -72,11 +72,21 @@ def compose_config(
         initialize_config_dir(str(primary), version_base="1.3"),
     ):
         try:
-            cfg = compose(config_name, [*words, f"hydra.searchpath=[{','.join(path)}]"])
+            given = [*words, f"hydra.searchpath=[{','.join(path)}]"]
+            cfg = compose(config_name, given, return_hydra_config=True)
+            chosen = cfg.hydra.runtime.choices.model
+            if version is None and source.needs_custom(chosen, words):
+                chosen = source.CUSTOM
+                given.append(f"model={chosen}")
+                cfg = compose(config_name, given, return_hydra_config=True)
         except ValueError as e:  # what Hydra raises for a defaults list
             raise UserError(_hint(f"defaults of a preset: {e}")) from None
     for word in emptied:
         _empty(cfg, word.partition("=")[0].lstrip("+"), words)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    if version is None:
+        source.settle_source(cfg.model, chosen, words)
     return cfg
 
 
@@ -136,6 +146,7 @@ def to_config(cfg: DictConfig) -> Config:
             "slurm.kind: the preset does not say where tasks run: write `kind: cluster` into a "
             "site's, or `kind: local`"
         )
+    source.check_name(cfg.model)
     with user_errors():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)

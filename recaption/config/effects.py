@@ -15,6 +15,7 @@ from typing import Any
 from recaption.config.options import taken_options
 from recaption.config.overrides import WHOLE, check_key
 from recaption.config.schema import Config, Prompt
+from recaption.config.taken import KEYS
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,6 @@ def refusals(config: Config, prompts: Sequence[Prompt], named: Collection[str]) 
 
     `named` has the keys of the command line, such as `model.revision`.
     """
-    del prompts
     found = [
         f"{_shown(config, key)}: {idle.why}"
         for key in sorted(named)
@@ -112,6 +112,10 @@ def refusals(config: Config, prompts: Sequence[Prompt], named: Collection[str]) 
     found += _scorers(config, named)
     found += _paths(config, named)
     found += _lists(config, named)
+    found += _unnamed_prompt(prompts, named)
+    found += [
+        f"model.engine.{name}: {KEYS[name]} says it" for name in config.model.engine if name in KEYS
+    ]
     return found + taken_options(config.slurm)
 
 
@@ -128,6 +132,16 @@ def remarks(config: Config, named: Collection[str]) -> list[str]:
         limits = sorted({"slurm.time", "slurm.mem"} & set(named))
         found += [f"{_shown(config, key)}: limits nothing without slurm=cluster" for key in limits]
     return found
+
+
+def _unnamed_prompt(prompts: Sequence[Prompt], named: Collection[str]) -> list[str]:
+    """A text under the name of another one would be labelled as it, in rows and folders."""
+    if "prompt.text" not in named or "prompt.name" in named:
+        return []
+    return [
+        f"prompt.text: needs a prompt.name; without one its captions would be labelled "
+        f"{prompts[0].name}, the name of a preset"
+    ]
 
 
 def _scorers(config: Config, named: Collection[str]) -> Iterator[str]:

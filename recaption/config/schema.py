@@ -93,11 +93,12 @@ class Model:
     """A vision-language model as vLLM loads it."""
 
     name: str = key(MISSING, "names the default output folder; stored with captions")
-    path: str | None = key(
-        None, "a local folder in the Hugging Face layout; wins over repo", path=True
-    )
+    path: str | None = key(None, "a local folder in the Hugging Face layout", path=True)
     repo: str | None = key(None, "a repository on the Hugging Face Hub")
     revision: str | None = key(None, "branch, tag or commit; resolved to a commit at launch")
+    architectures: list[str] | None = key(
+        None, "class names that the files' config.json must have; null: any", was=None
+    )
     cache: str | None = key(None, "download folder; default: the Hub library's", path=True)
     max_pixels: int = key(1_048_576, "larger pictures are scaled down to this", low=64)
     min_side: int = key(8, "pictures with a shorter side, after scaling, are rejected", low=1)

@@ -9,8 +9,10 @@ from pathlib import Path
 from recaption.config.schema import Config, Model
 from recaption.config.scorers import all_scorers
 from recaption.doctor.check import Check, fail, ok, tried, warn
-from recaption.model_files import WEIGHTS, hash_files, model_folder, snapshot_here
+from recaption.model_files import model_folder, snapshot_here
+from recaption.model_hash import WEIGHTS, hash_model
 from recaption.prepare.score import pin_scorers
+from recaption.run.record import RULES
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 SHORT = 12  # characters of a hash that are shown
@@ -43,7 +45,7 @@ def _model(model: Model) -> Iterator[Check]:
         what = f"lacks {missing[0]}" if missing else "has no weights"
         yield fail("model", f"{folder} {what}", f"remove {folder}, and launch again")
         return
-    yield ok("model", f"{folder}, content {hash_files(folder)[:SHORT]}")
+    yield ok("model", f"{folder}, content {hash_model(folder, RULES)[:SHORT]}")
     yield _template(model, folder)
 
 

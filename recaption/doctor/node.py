@@ -14,8 +14,10 @@ import psutil
 
 from recaption.config.schema import Config
 from recaption.doctor.check import Check, fail, gib, ok, tried, warn
-from recaption.doctor.files import check_files
+from recaption.doctor.files import check_files, folder_of
 from recaption.doctor.packages import build, check_packages
+from recaption.engine.base import Spec
+from recaption.engine.trial import find_fault
 from recaption.sockets import too_long
 from recaption.task.devices import cpus, engine_devices, visible_gpus, worker_count
 
@@ -32,6 +34,7 @@ def check_node(config: Config) -> list[Check]:
     found = tried("packages", lambda: check_packages(engine=engine))
     if engine and build():
         found += tried("vllm import", _imported)
+        found += tried("engine arguments", lambda: _arguments(config))
     found += tried("gpus", lambda: _gpus(config))
     found += tried("cpus", lambda: _cpus_and_memory(config))
     found += tried("temporary space", lambda: _temporary(config))
@@ -59,6 +62,18 @@ def _imported() -> Iterator[Check]:
         yield fail("vllm import", text, "the driver is too old for this torch, or another CUDA")
     else:
         yield ok("vllm import", f"works; torch sees {seen['gpus']} GPUs")
+
+
+def _arguments(config: Config) -> Iterator[Check]:
+    """What launch tries where vLLM is installed beside it."""
+    folder = folder_of(config.model)
+    if folder is None:  # said with the model's files
+        return
+    fault = find_fault(Spec(config, (config.prompt,), str(folder)))
+    if fault is None:
+        yield ok("engine arguments", "vLLM takes them, and renders a picture")
+    else:
+        yield fail("engine arguments", f"{fault.key or 'model'}: {fault.reason}", "change this key")
 
 
 def _gpus(config: Config) -> Iterator[Check]:

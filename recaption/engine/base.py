@@ -108,7 +108,10 @@ class Engine(Protocol):
         """Load the model; returns facts about the device for the records."""
 
     async def generate(self, payload: Any, request: str) -> list[Caption]:
-        """One caption per question of the payload."""
+        """One caption per question of the payload.
+
+        Raises SampleError for what is wrong with this payload alone; all else is the engine's end.
+        """
 
     def steps(self) -> int:
         """A number that changes for as long as it goes on generating: its only sign of life between

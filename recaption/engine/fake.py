@@ -15,7 +15,7 @@ import PIL.Image
 import xxhash
 
 from recaption.engine.base import Caption, Device, Question, Spec
-from recaption.errors import TooLong
+from recaption.errors import SampleError, TooLong
 
 
 class FakeRenderer:
@@ -111,4 +111,4 @@ class FakeEngine:
             case "hang":
                 time.sleep(3600)  # noqa: ASYNC251 - the whole engine is to hang
             case "error":
-                raise ValueError("poisoned request")
+                raise SampleError("poisoned request")

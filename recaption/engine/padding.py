@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "RECAPTION_PADDED_ENCODER"  # in an engine's processes; 0 in the environment: never
 FITTING = 8
@@ -33,3 +34,18 @@ def wanted(model_path: str | None) -> int | None:
         return None
     fits = config.get("model_type") not in FAMILIES or padded_width(width) == width
     return None if fits else padded_width(width)
+
+
+def with_width(model_path: str | None, arguments: dict[str, Any]) -> dict[str, Any]:
+    """vLLM's arguments with the width among them, so that compiled code is kept apart by it."""
+    width = wanted(model_path)
+    if width is None:
+        return arguments
+    given = arguments.get("additional_config") or {}
+    return {**arguments, "additional_config": {**given, "recaption_encoder_width": width}}
+
+
+def set_up(model_path: str | None) -> None:
+    """Have vLLM's own processes, which this one starts, pad where that is wanted."""
+    if wanted(model_path):
+        os.environ[VARIABLE] = "1"

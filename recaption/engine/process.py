@@ -22,6 +22,7 @@ from collections.abc import Coroutine
 from multiprocessing.connection import Connection
 from typing import Any
 
+from recaption.engine.arguments import environment
 from recaption.engine.base import Device, Engine, Spec, make_renderer, own_picture
 from recaption.engine.orphan import VARIABLE, die_with_task, guard_group, lock_bars_by_thread
 from recaption.engine.payload import unpack
@@ -37,7 +38,7 @@ def make_engine(spec: Spec, device: Device) -> Engine:
         from recaption.engine.fake import FakeEngine
 
         return FakeEngine(spec, device)
-    from recaption.engine.vllm import VllmEngine, environment
+    from recaption.engine.vllm import VllmEngine
 
     os.environ.update(environment(device))
     return VllmEngine(spec, device)
@@ -153,10 +154,8 @@ class _Server:
         self._say("taken", number)
         try:
             captions = await self.engine.generate(payload, str(number))
-        except (
-            ValueError
-        ) as e:  # what vLLM raises for one request; anything else is the engine's end
-            self._say("error", number, f"{type(e).__name__}: {e}")
+        except SampleError as e:  # anything else is the engine's end
+            self._say("error", number, str(e))
             return
         self._say("done", number, captions)
 

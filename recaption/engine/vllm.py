@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
-import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +18,8 @@ import PIL.Image
 import vllm
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 from vllm.model_executor.models.idefics3 import Idefics3ProcessingInfo
 from vllm.platforms import current_platform
 from vllm.renderers.params import ChatParams
@@ -28,7 +28,9 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from recaption.engine import padding
+from recaption.engine import bare, padding
+from recaption.engine.arguments import arguments_of, request_seed
+from recaption.engine.bare import MARK
 from recaption.engine.base import Caption, Device, Question, Spec
 from recaption.errors import SampleError, TooLong
 
@@ -37,9 +39,10 @@ try:
 except ImportError:  # up to 0.26
     from vllm.renderers.inputs.preprocess import parse_model_prompt
 
-MARK = "RECAPTION-PROMPT-TEXT"
+REQUEST_ERRORS = (ValueError, VLLMValidationError)  # since 0.32 the one is not the other
+
 CPU_KV_BYTES = 64 << 20
-CPU_BLOCK = 32  # tokens; a short prompt fills none of vLLM's 128, and prompts share only full ones
+CPU_BLOCK = 32  # tokens; a short prompt fills none of vLLM's 128, and only full ones are shared
 TEXTS = 64  # kept rendered
 
 _patches_of = Idefics3ProcessingInfo.get_num_patches
@@ -53,38 +56,32 @@ def _at_least_one_patch(info: Idefics3ProcessingInfo, **picture: Any) -> int:
 Idefics3ProcessingInfo.get_num_patches = _at_least_one_patch
 
 
-def engine_arguments(spec: Spec, tensor_parallel: int) -> AsyncEngineArgs:
+def engine_arguments(spec: Spec, tensor_parallel: int, **more: Any) -> AsyncEngineArgs:
     """vLLM's arguments for a run; renderers take one of their own with no parallelism."""
-    model, engine = spec.config.model, spec.config.engine
-    arguments: dict[str, Any] = {
-        "model": spec.model_path,
-        "dtype": model.dtype,
-        "quantization": model.quantization,
-        "load_format": model.load_format,
-        "trust_remote_code": model.trust_remote_code,
-        "max_model_len": model.max_model_len,
-        "max_num_seqs": engine.max_num_seqs,
-        "max_num_batched_tokens": engine.max_num_batched_tokens,
-        "gpu_memory_utilization": engine.gpu_memory_utilization,
-        "enforce_eager": engine.enforce_eager,
-        "tensor_parallel_size": tensor_parallel,
-        "limit_mm_per_prompt": {"image": 1, "video": 0},
-        "mm_processor_kwargs": dict(model.processor) or None,
-        "mm_processor_cache_gb": 0,
-        "disable_log_stats": True,
-        "generation_config": "vllm",
-        "seed": 0,
-    }
+    arguments = arguments_of(spec, tensor_parallel)
     if current_platform.is_cpu():
         arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
         arguments |= {"block_size": CPU_BLOCK, "skip_mm_profiling": True}  # memory is given anyway
         if tensor_parallel == 1:  # vLLM's choice has the core spin, on a CPU that the model needs
             arguments["distributed_executor_backend"] = UniProcExecutor
-    arguments |= model.engine
-    if width := padding.wanted(spec.model_path):  # so that compiled code is kept apart
-        given = arguments.get("additional_config") or {}
-        arguments["additional_config"] = {**given, "recaption_encoder_width": width}
-    return AsyncEngineArgs(**arguments)
+    arguments |= more | spec.config.model.engine
+    return AsyncEngineArgs(**padding.with_width(spec.model_path, arguments))
+
+
+def sampling_parameters(spec: Spec, temperature: float) -> SamplingParams:
+    """How answers are drawn; seeds are the requests' own."""
+    s = spec.config.sampling
+    return SamplingParams(
+        max_tokens=s.max_tokens,
+        temperature=temperature,
+        top_p=s.top_p,
+        top_k=s.top_k,
+        min_p=s.min_p,
+        repetition_penalty=s.repetition_penalty,
+        stop=list(s.stop),
+        ignore_eos=s.ignore_eos,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 class VllmRenderer:
@@ -104,12 +101,8 @@ class VllmRenderer:
         self.special = sorted((t for t in special if t.strip()), key=len, reverse=True)
         self.sampling = spec.config.sampling
         self.room = spec.config.model.max_model_len
-        template = spec.config.model.chat_template
-        if template is not None:
-            with open(template, encoding="utf-8") as file:
-                template = file.read()
         self.chat = ChatParams(
-            chat_template=template,
+            chat_template=bare.chat_template(spec),
             chat_template_kwargs={"add_generation_prompt": True, "tokenize": False},
         )
         self.templates: dict[tuple[str, str | None], str] = {}
@@ -121,24 +114,19 @@ class VllmRenderer:
 
     def clean(self, value: str) -> str:
         """Without anything that the tokenizer would read as a special token."""
-        before = None
-        while before != value:
-            before = value
-            for token in self.special:
-                value = value.replace(token, "")
-        return value
+        return bare.without(value, self.special)
 
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
         inputs: list[tuple[Any, int | None, float | None]] = []
         for question in questions:
-            text = self.template(question).replace(MARK, question.text.strip())
             try:
+                text = self.template(question).replace(MARK, question.text.strip())
                 rendered = None
                 if inputs and self.shares:
                     rendered = self._with_text(inputs[0][0], text)
                 if rendered is None:
                     rendered = self._rendered(text, rgb)
-            except ValueError as e:
+            except REQUEST_ERRORS as e:
                 raise SampleError(f"prompt {question.name} cannot be rendered: {e}") from None
             length = len(rendered["prompt_token_ids"])
             over = length - (self.room - (question.reserve or 1))
@@ -147,7 +135,9 @@ class VllmRenderer:
                 reason = f"prompt {question.name} has {length} tokens, over {limit}"
                 raise TooLong(reason, question.name, over)
             rendered["mm_hashes"] = {"image": [picture]}
-            inputs.append((rendered, self._seed(picture, question), question.temperature))
+            inputs.append(
+                (rendered, request_seed(self.sampling, picture, question), question.temperature)
+            )
         return inputs
 
     def length(self, question: Question) -> int:
@@ -179,11 +169,9 @@ class VllmRenderer:
         if not mark or before[:start] != ids[:start] or before[rest:] != ids[end:]:
             return None
         after = self._tokens(text)
-        size = len(mark)
-        found = [i for i in range(len(after) - size + 1) if after[i : i + size] == mark]
-        if len(found) != 1:
+        at, size = bare.only_place(mark, after), len(mark)
+        if at is None:
             return None
-        at = found[0]
         return {
             **done,
             "prompt": text,
@@ -207,23 +195,9 @@ class VllmRenderer:
         try:
             done = self._rendered(first, picture)
             pairs = [(self._with_text(done, t), self._rendered(t, picture)) for t in others]
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        except (*REQUEST_ERRORS, KeyError, TypeError, AttributeError, RuntimeError):
             return False  # a processor of another kind, or a text that only fails as it is
         return all(a is not None and all(a[k] == b[k] for k in keys) for a, b in pairs)
-
-    def _seed(self, picture: str, question: Question) -> int | None:
-        """A seed of its own per picture, prompt and try, where sampling is random and seeded.
-
-        Captions that are asked for again are few, so that they always have one.
-        """
-        sampling = self.sampling
-        if question.temperature is None:
-            if sampling.seed is None or sampling.temperature == 0:
-                return None
-        elif question.temperature == 0:
-            return None
-        text = f"{sampling.seed or 0}/{picture}/{question.name}/{question.attempt}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
     def template(self, question: Question) -> str:
         """The chat around a prompt's text; only the system message can differ between samples."""
@@ -251,25 +225,10 @@ class VllmEngine:
         self.spec = spec
         self.device = device
         self.done_steps = 0
-        self.sampling = self._parameters(spec.config.sampling.temperature)
-
-    def _parameters(self, temperature: float) -> SamplingParams:
-        s = self.spec.config.sampling
-        return SamplingParams(
-            max_tokens=s.max_tokens,
-            temperature=temperature,
-            top_p=s.top_p,
-            top_k=s.top_k,
-            min_p=s.min_p,
-            repetition_penalty=s.repetition_penalty,
-            stop=list(s.stop),
-            ignore_eos=s.ignore_eos,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        self.sampling = sampling_parameters(spec, spec.config.sampling.temperature)
 
     async def start(self) -> dict[str, Any]:
-        if padding.wanted(self.spec.model_path):
-            os.environ[padding.VARIABLE] = "1"  # for vLLM's own processes, which this one starts
+        padding.set_up(self.spec.model_path)
         arguments = engine_arguments(self.spec, self.spec.config.engine.tensor_parallel)
         self.engine = AsyncLLM.from_engine_args(arguments)
         self._count_steps()
@@ -277,11 +236,18 @@ class VllmEngine:
         return {"gpu": name, "vllm": vllm.__version__}
 
     async def generate(self, payload: Any, request: str) -> list[Caption]:
-        answers = (
+        asked = (
             self._one(rendered, seed, temperature, f"{request}-{n}")
             for n, (rendered, seed, temperature) in enumerate(payload)
         )
-        return list(await asyncio.gather(*answers))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                if self.engine.errored or not isinstance(answer, Exception):
+                    raise answer
+                reason = answer.__cause__ or answer
+                raise SampleError(f"{type(reason).__name__}: {reason}") from answer
+        return [answer for answer in answers if isinstance(answer, Caption)]
 
     def steps(self) -> int:
         return self.done_steps
@@ -320,7 +286,7 @@ class VllmEngine:
     ) -> Caption:
         sampling = self.sampling
         if temperature is not None:
-            sampling = self._parameters(temperature)
+            sampling = sampling_parameters(self.spec, temperature)
         if seed is not None:
             sampling = copy.copy(sampling)
             sampling.seed = seed
@@ -347,17 +313,24 @@ def whole_model(spec: Spec, tensor_parallel: int) -> Callable[[str, list[PIL.Ima
     return generate
 
 
-def environment(device: Device) -> dict[str, str]:
-    """Variables of an engine's process: one thread per library, no clashes between engines."""
-    port = 20_000 + (os.getppid() * 7 + device.number * 100) % 30_000
-    return {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_HOST_IP": "127.0.0.1",
-        "VLLM_PORT": str(port),
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "HF_HUB_OFFLINE": "1",
-        **device.environment,
-    }
+def has_platform() -> bool:
+    """False for a CUDA build on a machine without a GPU, where vLLM can build no configuration."""
+    return not current_platform.is_unspecified()
+
+
+def attempt(spec: Spec) -> None:
+    """Build all that an engine is given, and render a picture; raises whatever does not fit."""
+    sampling_parameters(spec, spec.config.sampling.temperature)
+    size = spec.config.engine.tensor_parallel
+    several = {"distributed_executor_backend": "mp"} if size > 1 else {}  # or it counts GPUs here
+    engine_arguments(spec, size, **several).create_engine_config()
+    with bare.ProcessorWarnings() as warnings:
+        VllmRenderer(spec).render(bare.drawn(), "trial", bare.questions(spec))
+    warnings.check(spec.config.model.processor)
+
+
+def attempt_without_platform(spec: Spec) -> None:
+    """As `attempt`, as far as vLLM and transformers go without a device."""
+    sampling_parameters(spec, spec.config.sampling.temperature)
+    engine_arguments(spec, spec.config.engine.tensor_parallel)
+    bare.check(spec, QUANTIZATION_METHODS)

@@ -14,9 +14,11 @@ from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
 from recaption.launch.fields import check_fields
-from recaption.model_files import resolve
+from recaption.launch.preflight import check_engines
+from recaption.model_files import check_architectures, resolve
 from recaption.prepare.score import pin_scorers
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
+from recaption.run.mistaken import refuse_mistaken
 from recaption.run.paths import RunPaths, stem
 from recaption.run.record import RULES, InputShard, Run, read_run, write_run
 from recaption.versions import versions
@@ -46,13 +48,19 @@ def freeze(
     """
     paths = RunPaths(Path(config.output.dir).expanduser().absolute())
     there = run_at(config.output.dir)
+    if there:
+        refuse_mistaken(paths, there)
     _refuse_inputs(paths, shards)
-    refuse_effects(there, config, prompts, named)
     if there is None:
+        refuse_effects(None, config, prompts, named)
         _refuse_long_names(paths, shards)
         check_fields(config, prompts, shards)
     pin_scorers(config)
-    model = resolve(config.model, needed=config.engine.kind != "fake")
+    rules = there.rules if there else RULES
+    model = resolve(config.model, needed=config.engine.kind != "fake", rules=rules)
+    if there is None:
+        check_architectures(config.model, model)
+        check_engines(config, prompts, model)
     covered = identity(config, prompts, model.files, [s.url for s in shards])
     if there:
         covered = as_frozen(covered, there.identity)
@@ -66,7 +74,7 @@ def freeze(
         shards=shards,
         versions=versions(),
         created=time.time(),
-        rules=there.rules if there else RULES,
+        rules=rules,
     )
     if not shared.exists(paths.run_json):
         if not write:
@@ -76,6 +84,7 @@ def freeze(
             return paths, run
     frozen = read_run(paths)
     _compare(paths, frozen, run)
+    refuse_effects(frozen, config, prompts, named)
     return paths, frozen
 
 

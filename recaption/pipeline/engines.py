@@ -21,6 +21,7 @@ from typing import Any
 
 from recaption.engine import process as engine_process
 from recaption.engine.base import Device, Spec
+from recaption.engine.cause import with_cause
 from recaption.errors import TaskError
 from recaption.pipeline import children
 from recaption.pipeline.work import Work
@@ -45,6 +46,7 @@ class EngineHandle:
     deaths: int = 0  # in a row, without a caption in between
     facts: dict[str, Any] = field(default_factory=dict)
     last_words: str = ""
+    log_from: int = 0  # bytes that the log had before it
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Engines:
         except (EOFError, OSError):
             handle.process.join(STOP_SECONDS)
             reason = handle.last_words or _ending(handle.process.exitcode)
-            return self._died(handle, reason)
+            return self._died(handle, with_cause(reason, self.log, handle.log_from))
         handle.since = time.monotonic()
         for message in messages:
             match message:
@@ -165,7 +167,9 @@ class Engines:
 
     def _start(self, device: Device) -> EngineHandle:
         arguments = (self.spec, device, self.arena, str(self.log))
-        return EngineHandle(device, *children.start(engine_process.main, *arguments))
+        logged = self.log.stat().st_size if self.log.exists() else 0
+        started = children.start(engine_process.main, *arguments)
+        return EngineHandle(device, *started, log_from=logged)
 
     def _died(self, handle: EngineHandle, reason: str) -> Death:
         self._kill(handle)

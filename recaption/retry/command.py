@@ -17,6 +17,7 @@ from recaption.launch.submission import show_plan, submit_missing
 from recaption.retry.recompose import Wanted, recompose
 from recaption.retry.settle import give_up, take_back
 from recaption.run.identity import differences
+from recaption.run.mistaken import refuse_mistaken
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, derived, open_run
 from recaption.run.rows import STATES, read_rows
@@ -35,6 +36,7 @@ SHAPE = {  # what shapes a shard, and the keys that say it
     "captions_only": "output.mode",
     "scores": "scorers",
 }
+KEPT = ("prompt.name",)  # a retry's answers stand beside the run's own
 INPUTS = ("data.shards", "data.max_samples")
 
 HELP = """\
@@ -91,6 +93,7 @@ def main(arguments: list[str]) -> int:
         return give_up(paths, run, options.given_up)
     if options.taken_back:
         return take_back(paths, run, options.taken_back)
+    refuse_mistaken(paths, run)
     submissions = read_submissions(paths)
     if not submissions:
         raise UserError(f"{paths.root}: nothing was ever submitted here; launch it again")
@@ -140,7 +143,7 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
     )
     _check_shape(run, new)
     wanted.config.output.dir = str(target.root)
-    refuse_effects(None, wanted.config, wanted.prompts, wanted.keys)
+    refuse_effects(None, wanted.config, wanted.prompts, {*wanted.keys, *KEPT})
     selected = sorted(positions[name] for name in affected)
     if wanted.config.dry_run:
         return show_plan(target, new, wanted.config, selected).code

@@ -56,6 +56,9 @@ def recompose(
     stored: dict[str, Any] = {**last.config}
     for key in keys:
         _put(stored, plain, key.split("."))
+    for key, others in (("path", ("repo", "revision")), ("repo", ("path", "revision"))):
+        if f"model.{key}" in keys:  # another source in place of the run's
+            stored["model"].update({o: None for o in others if f"model.{o}" not in keys})
     _need_left_out(stored, last, keys)
     config = typed_config(stored, str(paths.submission(last.number)))
     config.output.dir = str(paths.root)
@@ -111,4 +114,4 @@ def _model(config: Config, run: Run, keys: list[str]) -> dict[str, Any]:
     model = config.model
     if not FILES & set(keys) and run.model["revision"]:
         model = replace(model, revision=run.model["revision"])
-    return resolve(model, needed=config.engine.kind != "fake").record()
+    return resolve(model, needed=config.engine.kind != "fake", rules=run.rules).record()

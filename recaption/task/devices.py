@@ -38,9 +38,11 @@ def engine_devices(config: Config) -> list[Device]:
     if settings.kind == "fake" or not gpus:
         return [Device(i) for i in range(settings.replicas or 1)]
     groups = [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)]
-    if not groups or len(groups) < (settings.replicas or 1):
-        wanted = f"{settings.replicas or 1} engines of {size} GPUs need more than {len(gpus)}"
-        raise bad_value("engine.tensor_parallel", size, wanted)
+    if not groups:
+        raise bad_value("engine.tensor_parallel", size, f"there are {len(gpus)} GPUs for this task")
+    if len(groups) < (settings.replicas or 1):
+        wanted = f"engines of {size} GPUs each, there are {len(gpus)} GPUs for this task"
+        raise bad_value("engine.replicas", settings.replicas, wanted)
     groups = groups[: settings.replicas]
     return [Device(i, {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for i, group in enumerate(groups)]
 

@@ -71,7 +71,7 @@ def test_another_fingerprint_is_refused_by_key(
     words = [source.word, *FAKE, word]
     if word == "engine=vllm":
         (tmp_path / "config.json").write_text("{}")
-        words = [source.word, "output.dir=run", f"model.path={tmp_path}"]
+        words = [source.word, "output.dir=run", "model.name=tiny", f"model.path={tmp_path}"]
     before = files_of(made.run)
     refused(launch_here(*words, cwd=made.run.parent), key, str(made.run))
     assert files_of(made.run) == before

@@ -49,9 +49,7 @@ def test_help_answers_in_two_seconds(tmp_path: Path) -> None:
 
 def test_a_launch_loads_no_model_code(one_shard: Path, tmp_path: Path) -> None:
     """Not even one for the real engine, up to the point where it submits."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text("{}")
-    words = (f"data.shards={one_shard}", "model.path=model", "dry_run=true")
+    words = (f"data.shards={one_shard}", "model=tiny", "dry_run=true")
     assert not loaded(*words, cwd=tmp_path) - {"pyarrow"}
 
 

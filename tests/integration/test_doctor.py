@@ -112,7 +112,7 @@ def test_models(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("recaption.doctor.node.build", lambda: "")  # importing it takes long
     monkeypatch.setattr("recaption.doctor.node._gpus", lambda config: [])
     model = tmp_path / "model"
-    words = ["engine=vllm", f"model.path={model}"]
+    words = ["engine=vllm", "model.name=mine", f"model.path={model}"]
     assert "no such folder" in failures(look(*words, code=1))["model"]
     model.mkdir()
     (model / "config.json").write_text("{}")

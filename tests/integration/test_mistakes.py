@@ -65,8 +65,11 @@ Launch = Callable[..., Completed]
         (["{good}", "output.dir=/dev/null/run"], ["output.dir=/dev/null/run"]),
         (["{good}", "output.dir="], ["output.dir"]),
         (["{good}", "output.dir=${nope}"], ["output.dir"]),
-        (["{good}", "engine=vllm", "model.path=/nowhere"], ["model.path=/nowhere"]),
-        (["{good}", "engine=vllm", "model.path=."], ["model.path=.", "config.json"]),
+        (["{good}", "engine=vllm", "model.name=x", "model.path=/nowhere"], ["model.path=/nowhere"]),
+        (
+            ["{good}", "engine=vllm", "model.name=x", "model.path=."],
+            ["model.path=.", "config.json"],
+        ),
         (["{good}", "model.chat_template=/nowhere"], ["model.chat_template", "/nowhere"]),
         (["{good}", "output.dir=s3://b/run"], ["output.dir=s3://b/run", "recaption.upload"]),
         (["{good}", "output.dir=50%/run"], ["output.dir=", "50%/run"]),

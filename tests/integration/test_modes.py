@@ -24,6 +24,7 @@ from helpers import (
 )
 
 FAKE = ("engine=fake", "output.dir=run")
+NAMED = "prompt.name=mine"
 
 
 def tars(run: Path) -> dict[str, bytes]:
@@ -130,7 +131,7 @@ def test_several_prompts_give_the_captions_of_separate_runs(
 
 def test_fields_of_a_prompt_come_from_the_sample(source: Source, tmp_path: Path) -> None:
     """A sample that lacks one is rejected by name, alone."""
-    launched(source.word, *FAKE, "prompt.text={json.id} {{x}} {caption}", cwd=tmp_path)
+    launched(source.word, *FAKE, "prompt.text={json.id} {{x}} {caption}", NAMED, cwd=tmp_path)
     states = {r["key"]: r for name in source.shards for r in rows(tmp_path / "run", name)}
     for key, sample in source.samples.items():
         if sample.picture is None:
@@ -148,7 +149,7 @@ def test_a_prompt_reaches_the_model_as_it_was_typed(one_shard: Path, tmp_path: P
     """Braces doubled in the text mean one, quotes and `${` nothing at all."""
     word = f"data.shards={one_shard}"
     odd = """it's "a", {{b: [c]}} = ${{d}} \\ e"""
-    launched(word, "engine=fake", "output.dir=a", f"prompt.text={odd}", cwd=tmp_path)
+    launched(word, "engine=fake", "output.dir=a", f"prompt.text={odd}", NAMED, cwd=tmp_path)
     launched(word, "engine=fake", "output.dir=b", cwd=tmp_path)
     frozen = json.loads((tmp_path / "a/.recaption/run.json").read_bytes())
     assert frozen["prompts"][0]["text"] == odd

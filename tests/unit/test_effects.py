@@ -60,7 +60,7 @@ def said(*words: str) -> tuple[list[str], list[str]]:
         "data.image_keys=[.jpg]",
         "output.dir=/d/100%/run",
         "output.dir='/d/run'",
-        "model.path='/d/model'",
+        "model.path='/d/model' model.name=x",
     ],
 )
 def test_a_key_without_effect_is_refused(words: str) -> None:
@@ -90,7 +90,7 @@ def test_a_key_without_effect_is_refused(words: str) -> None:
         "slurm=cluster slurm.partition=gpu slurm.setup=[x] slurm.additional.licenses=a",
         "slurm.partition=null",
         "data.image_keys=[png,jpg]",
-        "output.dir=/d/'run' model.path=/d/x'y'",
+        "output.dir=/d/'run' model.path=/d/x'y' model.name=x",
     ],
 )
 def test_what_has_an_effect_or_says_where_and_how_is_accepted(words: str) -> None:

@@ -24,7 +24,8 @@ def model_rows() -> list[str]:
     rows = []
     for name in sorted(presets("model"), key=lambda n: (n != "tiny", n)):
         model = compose_config([f"model={name}"]).model
-        rows.append(f"| `{name}` | {model.repo or 'shipped'} |")
+        where = {"tiny": "shipped", "custom": "`model.path=` or `model.repo=`, `model.name=`"}
+        rows.append(f"| `{name}` | {where.get(name) or model.repo} |")
     return rows
 
 

@@ -1,0 +1,129 @@
+"""What tries a model and its engine's arguments without any device: a picture to render, what
+transformers says about the processor's arguments, and what it knows where vLLM needs a platform."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import PIL.ImageDraw
+
+from recaption.engine.base import Question, Spec
+
+MARK = "RECAPTION-PROMPT-TEXT"
+IGNORED = re.compile(r"Keyword argument `(\w+)` is not a valid argument for this processor")
+AT_LOADING = {"backend", "use_fast"}  # heeded when a processor is loaded, and ignored later
+
+
+def drawn() -> PIL.Image.Image:
+    """A picture such as a camera makes: 640×480."""
+    picture = PIL.Image.new("RGB", (640, 480), (70, 110, 180))
+    PIL.ImageDraw.Draw(picture).ellipse((200, 120, 440, 360), fill=(220, 180, 40))
+    return picture
+
+
+def questions(spec: Spec) -> list[Question]:
+    return [Question(p.name, p.system, p.text) for p in spec.prompts]
+
+
+class KeyFault(Exception):
+    """One key that is certain to be at fault."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
+class ProcessorWarnings(logging.Handler):
+    """Collects the names that transformers says a processor will ignore."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ignored: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.ignored |= set(IGNORED.findall(record.getMessage())) - AT_LOADING
+
+    def __enter__(self) -> ProcessorWarnings:
+        logging.getLogger("transformers").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("transformers").removeHandler(self)
+
+    def check(self, processor: dict[str, Any]) -> None:
+        for name in sorted(self.ignored & set(processor)):
+            reason = "is no argument of the model's processor, which would ignore it"
+            raise KeyFault(f"model.processor.{name}", reason)
+
+
+def without(value: str, tokens: Sequence[str]) -> str:
+    """A text without any of these tokens, nor what taking one out leaves of another."""
+    before = None
+    while before != value:
+        before = value
+        for token in tokens:
+            value = value.replace(token, "")
+    return value
+
+
+def only_place(part: list[int], whole: list[int]) -> int | None:
+    """Where a list stands in another one; None where it stands there more than once or not at all."""
+    size = len(part)
+    found = [i for i in range(len(whole) - size + 1) if whole[i : i + size] == part]
+    return found[0] if len(found) == 1 else None
+
+
+def chat_template(spec: Spec) -> str | None:
+    """The run's own template; None for the model's."""
+    path = spec.config.model.chat_template
+    return Path(path).read_text(encoding="utf-8") if path else None
+
+
+def check(spec: Spec, methods: Collection[str]) -> None:
+    """Raise ValueError for what vLLM would refuse; `methods` are its quantization methods."""
+    model, engine = spec.config.model, spec.config.engine
+    if model.quantization is not None and model.quantization not in methods:
+        known = ", ".join(sorted(methods))
+        raise ValueError(f"unknown quantization method {model.quantization}; there are {known}")
+    batched = engine.max_num_batched_tokens
+    if batched is not None and batched < engine.max_num_seqs:
+        raise ValueError(f"max_num_batched_tokens ({batched}) is below {engine.max_num_seqs}")
+    _check_shape(spec)
+    _check_template(spec)
+
+
+def _check_shape(spec: Spec) -> None:
+    from transformers import AutoConfig
+
+    remote = spec.config.model.trust_remote_code
+    config: Any = AutoConfig.from_pretrained(spec.model_path, trust_remote_code=remote)
+    text = config.get_text_config()
+    heads, size = text.num_attention_heads, spec.config.engine.tensor_parallel
+    if heads % size:
+        raise ValueError(f"{heads} attention heads cannot be divided by tensor_parallel={size}")
+    longest, room = getattr(text, "max_position_embeddings", None), spec.config.model.max_model_len
+    if longest is not None and room > longest:
+        raise ValueError(f"max_model_len={room} is over the model's {longest} positions")
+
+
+def _check_template(spec: Spec) -> None:
+    """The chat template holds the prompt's text once."""
+    from transformers import AutoProcessor
+
+    model = spec.config.model
+    remote = model.trust_remote_code
+    processor: Any = AutoProcessor.from_pretrained(
+        spec.model_path, trust_remote_code=remote, **model.processor
+    )
+    content = [{"type": "image"}, {"type": "text", "text": MARK}]
+    options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False}
+    if template := chat_template(spec):
+        options["chat_template"] = template
+    text = processor.apply_chat_template([{"role": "user", "content": content}], **options)
+    if text.count(MARK) != 1:
+        raise ValueError(f"the model's chat template makes {text!r} of the prompt {MARK}")

@@ -1,0 +1,97 @@
+"""Before a run is frozen: what its engines will be given is tried, once per configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recaption.config.schema import Config, Prompt
+from recaption.engine.base import Spec
+from recaption.engine.trial import ENGINE_KEYS, CannotTry, Fault, find_fault
+from recaption.errors import UserError, bad_value
+from recaption.model_files import ModelFiles, model_folder
+from recaption.task.devices import visible_gpus
+from recaption.versions import versions
+
+ELSEWHERE = ("name", "path", "repo", "revision", "cache", "architectures")  # files say more
+
+
+def check_engines(config: Config, prompts: Sequence[Prompt], model: ModelFiles) -> None:
+    """Raise UserError, naming the key, for what would fail in every task: too few GPUs, or what
+    vLLM refuses. A configuration that passed is remembered in the user's cache."""
+    if config.engine.kind == "fake":
+        return
+    _check_gpus(config)
+    if importlib.util.find_spec("vllm") is None:
+        print(_not_tried("vLLM is not installed here"))
+        return
+    assert model.path is not None
+    passed = _cache() / _digest(config, prompts, model)
+    if passed.exists():
+        return
+    try:
+        fault = find_fault(Spec(config, tuple(prompts), str(model_folder(model.path))))
+    except CannotTry as e:
+        print(_not_tried(f"vLLM does not work here ({e})"))
+        return
+    if fault is not None:
+        raise as_error(config, fault)
+    try:
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.touch()
+    except OSError:  # it is tried again next time, that is all
+        return
+
+
+def as_error(config: Config, fault: Fault) -> UserError:
+    """A message with the key at fault and its value."""
+    node: Any = asdict(config)
+    for part in fault.key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    if node is None:
+        return UserError(f"{fault.key or 'model'}: {fault.reason}")
+    return bad_value(fault.key, node, fault.reason)
+
+
+def _not_tried(why: str) -> str:
+    return f"note: {why}: what engines are given was not tried; recaption.doctor does it on a node"
+
+
+def _check_gpus(config: Config) -> None:
+    """GPUs of a task, as far as they are known here."""
+    settings, slurm = config.engine, config.slurm
+    gpus = slurm.gpus if slurm.kind == "cluster" else len(visible_gpus()[: slurm.gpus])
+    if not gpus:
+        return
+    size, replicas = settings.tensor_parallel, settings.replicas or 1
+    if size > gpus:
+        raise bad_value("engine.tensor_parallel", size, f"there are {gpus} GPUs for a task")
+    if size * replicas > gpus:
+        need = f"engines of {size} GPUs each need {size * replicas}, there are {gpus} for a task"
+        raise bad_value("engine.replicas", replicas, need)
+
+
+def _digest(config: Config, prompts: Sequence[Prompt], model: ModelFiles) -> str:
+    """What goes into a trial; `files` stands for the model's."""
+    template = config.model.chat_template
+    content = [
+        versions(),
+        model.files,
+        {k: v for k, v in asdict(config.model).items() if k not in ELSEWHERE},
+        template and hashlib.sha256(Path(template).read_bytes()).hexdigest(),
+        asdict(config.sampling),
+        {key: getattr(config.engine, key) for key in ENGINE_KEYS},
+        [asdict(prompt) for prompt in prompts],
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base, "recaption", "engines")
