@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from recaption.config.schema import FLAGS, FORMATS, HARMLESS, Config, Data
+from recaption.config.schema import FLAGS, FORMATS, HARMLESS, IMAGENET_MEAN, Config, Data
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
@@ -52,6 +52,9 @@ def check(config: Config) -> None:
         for leaf, values in (("mean", scorer.mean), ("std", scorer.std)):
             if len(values) != 3 or (leaf == "std" and min(values) <= 0):
                 raise bad_value(f"{prefix}.{leaf}", values, "three numbers, std above 0")
+        if scorer.scale != 255 and scorer.mean == IMAGENET_MEAN:
+            reason = f"needs {prefix}.mean and {prefix}.std, which are those of a scale of 255"
+            raise bad_value(f"{prefix}.scale", f"{scorer.scale:g}", reason)
     for leaf in ("flags", "bad"):
         for flag in getattr(config.quality, leaf):
             if flag not in FLAGS:

@@ -47,10 +47,17 @@ def typed_config(record: Mapping[str, Any], where: str = "configuration") -> Con
         sections[name] = from_record(kind, value, f"{where}: {name}") if nested else value  # type: ignore[arg-type]
     config = from_record(Config, sections, where)
     config.scorers = {
-        name: from_record(Scorer, value, f"{where}: scorers.{name}")
+        name: from_record(Scorer, _classless(value), f"{where}: scorers.{name}")
         for name, value in record["scorers"].items()
     }
     return config
+
+
+def _classless(scorer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """0.1.0 recorded a class for models of one number too, where it means nothing."""
+    if "layout" in scorer or scorer["kind"] == "softmax":
+        return scorer
+    return {**scorer, "class_": None}
 
 
 def new_keys(kind: type[Any] = Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from recaption.config.schema import Config, Scorer
 from recaption.errors import UserError, bad_key, bad_value
 
 WATERMARK = "watermark"
+SECOND = 1
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -32,7 +33,7 @@ def named_scorers(section: Mapping[str, Any]) -> dict[str, Scorer]:
             raise UserError(f"{key}: is a section, set one of its keys: {', '.join(_keys())}")
         given = {"class_" if k == "class" else k: v for k, v in values.items()}
         for leaf in given:
-            if leaf.replace("class_", "class") not in _keys():
+            if leaf.rstrip("_") not in _keys():
                 raise bad_key(f"{key}.{leaf}", _keys())
         try:
             typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Scorer), given))
@@ -48,9 +49,15 @@ def all_scorers(config: Config) -> dict[str, Scorer]:
     """Every scorer that is on, by name; `NAME_score` is its column and field."""
     scorers: dict[str, Scorer] = {}
     if config.watermark.kind != "off":
-        values = {**asdict(config.watermark), "kind": "softmax"}
+        values = asdict(config.watermark)
+        values["kind"] = values.pop("output")
         scorers[WATERMARK] = Scorer(**values)
     return scorers | config.scorers
+
+
+def class_of(scorer: Scorer) -> int:
+    """Which of several numbers is the score; the second one where none is named."""
+    return SECOND if scorer.class_ is None else scorer.class_
 
 
 def section(name: str) -> str:

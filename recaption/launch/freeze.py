@@ -55,7 +55,7 @@ def freeze(
         refuse_effects(None, config, prompts, named)
         _refuse_long_names(paths, shards)
         check_fields(config, prompts, shards)
-    pin_scorers(config)
+    pin_scorers(config, exists=there is not None)
     rules = there.rules if there else RULES
     model = resolve(config.model, needed=config.engine.kind != "fake", rules=rules)
     if there is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption.config.schema import Config, Prompt, Scorer
-from recaption.config.scorers import all_scorers, section
+from recaption.config.scorers import all_scorers, class_of, section
 from recaption.errors import bad_value
 from recaption.run.digest import sha256_of
 
@@ -84,13 +84,16 @@ def _scorer(key: str, scorer: Scorer) -> dict[str, Any]:
     """What shapes a scorer's scores, and the threshold only where it decides about pictures."""
     covered: dict[str, Any] = {
         f"{key}.model": _file_hash(f"{key}.path", scorer.path),
-        f"{key}.output": [scorer.kind, scorer.class_ if scorer.kind == "softmax" else 0],
+        f"{key}.output": [scorer.kind, class_of(scorer) if scorer.kind == "softmax" else 0],
         f"{key}.input": [scorer.size, scorer.mean, scorer.std, scorer.resampling],
         f"{key}.action": scorer.action,
     }
     if scorer.action != "score":
         covered[f"{key}.threshold"] = scorer.threshold
-    return covered
+    if scorer.kind != "softmax" and scorer.class_ is not None:
+        covered[f"{key}.class"] = scorer.class_
+    later = (f.name for f in fields(scorer) if "was" in f.metadata)
+    return covered | _section(key, scorer, later)
 
 
 def fingerprint(covered: dict[str, Any]) -> str:
