@@ -157,6 +157,7 @@ class Hub:
     private: dict[str, bool] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     commits: list[list[str]] = field(default_factory=list)  # paths of each
+    branches: set[str] = field(default_factory=lambda: {"main"})  # with the same files
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -198,6 +199,15 @@ class Hub:
 
     def repository(self, request: Request, repo: str, rest: list[str]) -> Response:
         files = self.files[repo]
+        if rest[0:1] == ["branch"]:
+            self.branches.add(rest[1])
+            return _json({})
+        if (
+            rest[0:1]
+            and rest[0] in ("tree", "commit", "preupload")
+            and rest[1] not in self.branches
+        ):
+            return Response(status=404, headers={"X-Error-Code": "RevisionNotFound"})
         match request.method, rest:
             case "GET", [] | ["revision", _]:
                 return _json({"id": repo, "sha": "0" * 40, "siblings": [], "private": True})

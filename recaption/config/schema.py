@@ -49,6 +49,9 @@ class Data:
         "fail", "a damaged shard fails, or what is intact is used", choices=("fail", "salvage")
     )
     tries: int = key(2, "times a shard is tried per submission", low=1, high=100)
+    outage_seconds: float = key(
+        900.0, "a store that has answered may be away so long", was=900.0, low=0.0
+    )
     order: str = key(
         "adjacent",
         "any: members of a sample may stand apart in the tar",

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from recaption import card
 from recaption.arguments import parse
 from recaption.derive import make_run, parent_record
-from recaption.errors import UserError, bad_value
+from recaption.errors import TaskError, UserError, bad_value
 from recaption.given_up import inherit
 from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import rows as sidecars
@@ -25,6 +25,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, derived, open_run
 from recaption.run.scan import named, scan
 from recaption.run.tasklog import TaskLog
+from recaption.shard.source import spool_file
 from recaption.terminal import is_live
 
 PROCESSES = 8
@@ -65,6 +66,8 @@ def main(arguments: list[str]) -> int:
     paths = RunPaths(Path(output).expanduser().absolute())
     if paths.root.resolve() == parent.root.resolve():
         raise bad_value("-o", output, "is the run itself; choose another folder")
+    if spool is not None:
+        _try_spool(spool)
     new = make_run(paths, joined(parent, run))
     state, tag = scan(parent, run), uuid.uuid4().hex
     inherit(state, paths, new, tag)
@@ -80,6 +83,13 @@ def main(arguments: list[str]) -> int:
     log.close()
     card.complete(paths, new, tag)
     return _report(paths, new, len(todo), failed)
+
+
+def _try_spool(folder: str) -> None:
+    try:
+        spool_file(folder, "--spool").close()
+    except TaskError as e:
+        raise UserError(str(e)) from None
 
 
 def joined(parent: RunPaths, run: Run) -> Run:

@@ -132,7 +132,7 @@ def _opened(shard: InputShard, spool: str | None) -> Iterator[BinaryIO]:
         with Path(path).open("rb") as file:
             yield file
         return
-    with source.spool_file(spool) as fetched:
+    with source.spool_file(spool, "--spool") as fetched:
         target = f"/proc/{os.getpid()}/fd/{fetched.fileno()}"
         source.fetch(shard.url, target, LARGEST_SPOOL, shard.size)
         yield cast(BinaryIO, fetched)

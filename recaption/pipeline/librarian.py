@@ -44,6 +44,7 @@ class Context:
     settings: Settings
     max_samples: int | None
     spool_bytes: int
+    outage_seconds: float | None = None
     damaged: str = "fail"  # data.damaged, for shards that no sidecar decides
     damaged_then: str = "fail"  # that of sidecars which do not say
 
@@ -109,7 +110,8 @@ def open_shard(context: Context, job: Open) -> Opened:
     if None not in (size, job.shard.size) and size != job.shard.size:
         raise InputChanged(f"input changed: {size} bytes, frozen with {job.shard.size}")
     if job.spooled:
-        source.fetch(job.shard.url, job.path, context.spool_bytes, job.shard.size)
+        bound, size = context.spool_bytes, job.shard.size
+        source.fetch(job.shard.url, job.path, bound, size, context.outage_seconds)
     with open(job.path, "rb") as file:
         index = _index(context, file, _damaged(context, job.shard.name))
     journals = context.paths.journals_of(job.shard.name)

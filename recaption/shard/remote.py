@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import posixpath
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,11 +17,15 @@ from recaption.run.names import is_tar
 from recaption.shard.compression import CHUNK
 
 T = TypeVar("T")
-RETRIES = 5
 BACKOFF = 0.2  # seconds before the first retry, twice as long before each further one
+LONGEST_PAUSE = 30.0
+OUTAGE_SECONDS = 900.0  # that a store which has answered may be away
+STRANGER_SECONDS = 30.0  # that one which has never answered this process may be
+SAID_SECONDS = 3.0  # of a pause before which it is said
 READAHEAD = 16 << 20  # bytes per range request
 VERSION = ("Last-Modified", "mtime", "ETag")  # what a site may tell; mirrors differ in the last
 STORED = ("ETag", "blob_id", "LastModified")  # a store's; its times are whole seconds
+BUSY = (408, 425, 429)  # those below 500 that pass
 GONE = (401, 403, 404, 410)  # HTTP status codes that a retry does not change
 EXTRAS = {"s3": "s3", "s3a": "s3"}  # kind of URL → optional extra of this package
 STORES = ("s3://", "s3a://", "hf://")  # can be listed
@@ -121,8 +127,10 @@ def reason(url: str, error: BaseException) -> str:
 class Remote:
     """A remote file read in order, taken up again at the same byte after a broken connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, outage_seconds: float | None = None) -> None:
         self.url, self.http = url, _is_http(url)
+        self.host = "/".join(url.split("?")[0].split("/")[:3])
+        self.outage = OUTAGE_SECONDS if outage_seconds is None else outage_seconds
         try:
             self.filesystem, self.path = filesystem(url, "data.shards")
         except UserError as e:
@@ -193,21 +201,48 @@ class Remote:
                 file.close()
 
     def _retried(self, action: Callable[[], T]) -> T:
-        for attempt in range(RETRIES + 1):
+        """Do it again, after growing pauses, as long as the store may be away."""
+        began, said = time.monotonic(), False
+        for attempt in itertools.count():
             try:
-                return action()
+                result = action()
             except ShardError:
                 raise
             except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
                 self._close()
                 self.ranges = self.ranges and "range requests" not in str(e)
                 status = getattr(e.__cause__, "status", None)
+                if status:
+                    _answered.add(self.host)
                 final = "" if self.http else reason(self.url, e)
-                if attempt == RETRIES or status in GONE or final:
+                limit = self._patience(e, status)
+                left = began + limit - time.monotonic()
+                if left <= 0 or status in GONE or final:
                     what = f"HTTP status {status}" if status else final or _said(e)
                     raise ShardError(f"cannot be read from byte {self.position}: {what}") from None
-                time.sleep(BACKOFF * 2**attempt)
+                pause = min(BACKOFF * 2 ** min(attempt, 20), LONGEST_PAUSE, left)
+                if pause >= SAID_SECONDS and not said:
+                    said = True
+                    why = f"HTTP status {status}" if status else type(e).__name__
+                    text = f"{self.host} cannot be read ({why}); it is asked again for {limit:g} s"
+                    print(f"recaption: {text}", file=sys.stderr, flush=True)
+                time.sleep(pause)
+            else:
+                _answered.add(self.host)
+                return result
         raise AssertionError
+
+    def _patience(self, error: Exception, status: int | None) -> float:
+        """How long this failure may last: long only where it may be an outage."""
+        refused = status is not None and status < 500 and status not in BUSY
+        absent = isinstance(error, FileNotFoundError) and error.__cause__ is None
+        wrong = isinstance(error, (ValueError, TypeError, LookupError, AttributeError))
+        if self.host in _answered and not (refused or absent or wrong):
+            return self.outage
+        return min(STRANGER_SECONDS, self.outage)
+
+
+_answered: set[str] = set()  # hosts that have, in this process
 
 
 def _is_http(url: str) -> bool:

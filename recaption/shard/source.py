@@ -52,21 +52,29 @@ def spool_folder(configured: str | None) -> Path:
     return folder
 
 
-def spool_file(configured: str | None) -> IO[bytes]:
-    """An unlinked file in the spool folder; raises TaskError where none can be made."""
+def spool_file(configured: str | None, named: str = "data.spool") -> IO[bytes]:
+    """An unlinked file in the spool folder; TaskError, with how it was `named`, where none can be
+    made."""
     try:
         return tempfile.TemporaryFile(dir=spool_folder(configured))
     except OSError as e:
-        raise TaskError(f"data.spool: {e} on {socket.gethostname()}") from None
+        raise TaskError(f"{named}: {e} on {socket.gethostname()}") from None
 
 
-def fetch(url: str, target: str, limit: int, size: int | None = None) -> None:
+def fetch(
+    url: str,
+    target: str,
+    limit: int,
+    size: int | None = None,
+    outage_seconds: float | None = None,
+) -> None:
     """Copy a shard, decompressed, into the file at `target`.
 
     Raises ShardError when it cannot be read to its end, or grows beyond `limit` bytes; InputChanged
     when a remote one no longer has `size` bytes; DiskFull when the spool folder has no room for it.
+    A store that was away for no longer than `outage_seconds` is waited for.
     """
-    with open(target, "r+b", buffering=0) as out, _raw(url, size) as raw:
+    with open(target, "r+b", buffering=0) as out, _raw(url, size, outage_seconds) as raw:
         total = 0
         for chunk in decompressed(raw):
             total += len(chunk)
@@ -78,7 +86,7 @@ def fetch(url: str, target: str, limit: int, size: int | None = None) -> None:
 
 
 @contextmanager
-def _raw(url: str, size: int | None) -> Iterator[IO[bytes]]:
+def _raw(url: str, size: int | None, outage_seconds: float | None) -> Iterator[IO[bytes]]:
     path = local_path(url)
     try:
         if path is not None:
@@ -88,7 +96,7 @@ def _raw(url: str, size: int | None) -> Iterator[IO[bytes]]:
             with _command(url.removeprefix(PIPE)) as file:
                 yield file
         else:
-            with Remote(url) as remote:
+            with Remote(url, outage_seconds) as remote:
                 if None not in (size, remote.size) and size != remote.size:
                     raise InputChanged(f"input changed: {remote.size} bytes, frozen with {size}")
                 yield cast(IO[bytes], remote)

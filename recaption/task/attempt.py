@@ -194,6 +194,7 @@ def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context
         settings_of(run),
         config.data.max_samples,
         spool_bytes,
+        outage_seconds=config.data.outage_seconds,
         damaged=config.data.damaged,
         damaged_then=run.identity.get("data.damaged", config.data.damaged),
     )

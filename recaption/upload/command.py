@@ -22,7 +22,8 @@ Copies a finished run. The same command again sends only what is missing or diff
 SHA-256; so it also goes on after it was killed. A shard's marker comes after its data.
 
   DEST             s3://BUCKET[/PREFIX]
-                   hf://datasets/USER/NAME[@BRANCH][/FOLDER]; made, as a private one, where there is none
+                   hf://datasets/USER/NAME[@BRANCH][/FOLDER]; the data set, as a private one, and its branch
+                   are made where there are none
   --partial        also from a run that is not finished: the shards that are published
   --shards-only    without .recaption, whose files name the inputs, hosts and folders of the run
 

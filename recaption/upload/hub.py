@@ -45,19 +45,24 @@ class Store:
         self.prefix = f"{folder}/" if folder else ""
         self.api = HfApi(library_name="recaption")
         self.there: dict[str, Any] = {}
+        self.made: list[str] = []  # what was not there, in words
 
-    def open(self) -> bool:
-        """Find the repository, or make a private one, and list it; True if it was made."""
-        from huggingface_hub.errors import RepositoryNotFoundError
+    def open(self) -> None:
+        """Find the repository and its branch, or make them, and list what is there."""
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-        made = False
         try:
             self.api.repo_info(self.repo, repo_type="dataset")
         except RepositoryNotFoundError:
             self.api.create_repo(self.repo, repo_type="dataset", private=True)
-            made = True
-        self.there = {} if made else self._list()
-        return made
+            self.made.append(f"made the private data set {self.repo}")
+        try:
+            self.there = self._list()
+        except RevisionNotFoundError:
+            assert self.revision is not None
+            self.api.create_branch(self.repo, branch=self.revision, repo_type="dataset")
+            self.made.append(f"made its branch {self.revision}")
+            self.there = self._list()
 
     def has(self, file: File) -> bool:
         """Whether the repository has this file's bytes under its name."""
@@ -108,11 +113,10 @@ def upload(url: str, whole: Contents, fingerprint: str) -> Outcome:
     store = Store(url)
     outcome = Outcome()
     try:
-        made = tried(store.open, _final)
+        tried(store.open, _final)
     except RecaptionError as e:
         raise UserError(f"DEST={url}: {e}") from None
-    if made:
-        outcome.notes.append(f"made the private data set {store.repo}")
+    outcome.notes += store.made
     first = [file for file in whole.first if not store.has(file)]
     outcome.add(0, len(whole.first) - len(first), 0)
     with bar(len(whole.names)) as progress:

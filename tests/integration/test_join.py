@@ -229,6 +229,7 @@ def test_mistakes(small: Captions, tmp_path: Path) -> None:
     refused(wrong(str(small.run), "-o", str(small.folder)), "00000.tar")
     refused(wrong(str(small.run), "-o", str(small.full)), "another run")
     refused(wrong(str(small.run), "--spol", "x", "-o", "x"), "did you mean --spool?")
+    refused(wrong(str(small.run), "--spool", "/dev/null/x", "-o", "x"), "--spool: ", "/dev/null/x")
     refused(wrong(str(tmp_path), "-o", "x"), "not a run directory")
     assert not (tmp_path / "x").exists()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import http.server
+import json
 import lzma
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +148,8 @@ class Site:
     lie: int = 0  # added to the length that HEAD tells
     cuts: list[int] = field(default_factory=list)  # each breaks one answer off after so many bytes
     codes: list[int] = field(default_factory=list)  # each is one answer's status instead
+    away: float = 0.0  # seconds without an answer after one was broken off
+    back: float = 0.0  # when they are over
     swap: bytes | None = None  # what the file is after the first answer
     requests: list[str] = field(default_factory=list)
     url: str = ""
@@ -169,6 +173,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         site.requests.append(f"{self.command} {wanted or ''}".strip())
         self.close_connection = True
+        if time.monotonic() < site.back:
+            return
         if site.codes:
             self.send_error(site.codes.pop(0))
             return
@@ -190,6 +196,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if body:
             if site.cuts:
                 piece = piece[: site.cuts.pop(0)]
+                site.back = time.monotonic() + site.away
             self.wfile.write(piece)
             if site.swap is not None:
                 site.content, site.swap = site.swap, None
@@ -203,6 +210,7 @@ class Server(http.server.ThreadingHTTPServer):
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Site], str]]:
     monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    monkeypatch.setattr(remote, "OUTAGE_SECONDS", 0.3)
     servers = []
 
     def start(site: Site) -> str:
@@ -292,9 +300,40 @@ def test_a_compressed_remote_shard(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    monkeypatch.setattr(remote, "STRANGER_SECONDS", 0.3)
+    began = time.monotonic()
     with pytest.raises(ShardError, match="cannot be read"):
         read("http://127.0.0.1:9/shard.tar", tmp_path)
+    assert 0.3 <= time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(("seconds", "survives"), [(20.0, True), (0.4, False)])
+def test_a_server_that_goes_away_and_comes_back(
+    seconds: float, survives: bool, serve: Serve, tmp_path: Path
+) -> None:
+    """In the middle of a file, for as long as a server that has answered may be away, or longer."""
+    url, spool = serve(Site(NOISE, cuts=[5_000_000], away=1.5)), tmp_path / "spool"
+    spool.write_bytes(b"")
+    if survives:
+        source.fetch(url, str(spool), LIMIT, outage_seconds=seconds)
+        assert spool.read_bytes() == NOISE
+    else:
+        with pytest.raises(ShardError, match=r"cannot be read from byte [45]"):
+            source.fetch(url, str(spool), LIMIT, outage_seconds=seconds)
+
+
+def test_a_store_that_stays_away_costs_tries(serve: Serve, tmp_path: Path) -> None:
+    """No earlier than the key says, and not much later."""
+    shards = (
+        f"[{serve(Site(TAR))},{serve(Site(TAR, cuts=[5_000], away=600)).replace('shard', 'b')}]"
+    )
+    words = (f"data.shards={shards}", "engine=fake", "output.dir=run", "data.tries=1")
+    result = launch(*words, "data.outage_seconds=2", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "b.tar: cannot be read from byte" in result.stderr
+    (log,) = (tmp_path / "run/.recaption/tasks").glob("*.jsonl")
+    events = {e["event"]: e["time"] for e in map(json.loads, log.read_text().splitlines())}
+    assert 2 <= events["failed"] - events["start"] < 20
 
 
 def test_pipes(tmp_path: Path) -> None:

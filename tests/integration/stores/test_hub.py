@@ -153,6 +153,16 @@ def test_input_from_the_hub(hub: Hub, source: Source, made: Made, tmp_path: Path
     refused(result, "data.shards", "no such repository")
 
 
+def test_a_branch_that_is_not_there_is_made(hub: Hub, run: Path) -> None:
+    hub.files["user/name"] = {}
+    result = upload(run, "hf://datasets/user/name@v2")
+    assert "made its branch v2" in result.stdout
+    assert hub.branches == {"main", "v2"}
+    assert hub.files["user/name"] == wanted(run)
+    result = upload(run, "hf://datasets/user/name@v2")
+    assert "made" not in result.stdout
+
+
 @pytest.mark.parametrize(("cuts", "whole"), [([70_000, 5, 900_000], True), ([1000] * 500, False)])
 def test_a_cut_answer_of_the_hub(hub: Hub, cuts: list[int], whole: bool, tmp_path: Path) -> None:
     """In a process of its own, as the client library reads the environment when it is imported."""
@@ -162,7 +172,7 @@ def test_a_cut_answer_of_the_hub(hub: Hub, cuts: list[int], whole: bool, tmp_pat
     hub.faults.cutting, hub.faults.cuts = "/resolve/", cuts
     code = (
         "import sys, time; time.sleep = lambda _: None; from recaption.shard import source; "
-        "source.fetch('hf://datasets/user/set/a.tar', sys.argv[1], 1 << 30)"
+        "source.fetch('hf://datasets/user/set/a.tar', sys.argv[1], 1 << 30, outage_seconds=1)"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "spool")],

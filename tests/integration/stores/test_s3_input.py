@@ -25,6 +25,7 @@ NOISE = random.Random(5).randbytes(40_000_000)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    monkeypatch.setattr(remote, "OUTAGE_SECONDS", 2.0)
 
 
 def read(url: str, tmp_path: Path, size: int | None = None) -> bytes:
