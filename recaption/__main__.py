@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pwd
 import sys
 from collections.abc import Callable
 
@@ -44,12 +45,27 @@ def run(command: Callable[[list[str]], int]) -> None:
     except RecaptionError as e:
         print(f"recaption: {e}", file=sys.stderr)
         code = FAILURE
+    except PermissionError as e:
+        print(f"recaption: {_denied(e)}", file=sys.stderr)
+        code = USAGE
     except KeyboardInterrupt:
         code = 128 + 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = FAILURE
     sys.exit(code)
+
+
+def _denied(error: PermissionError) -> str:
+    """A file of somebody else's: what it is, and who could change that."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    return (
+        f"{error.filename or error}: permission denied for user {user}; others may use the files of a "
+        "run as far as its user's umask and output.group let them"
+    )
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from recaption import publish, shared
 from recaption.crash import crash_point
-from recaption.run.paths import RunPaths
+from recaption.run.paths import RunPaths, entries
 from recaption.run.record import Run, read_submission, submission_numbers
 from recaption.run.rows import STATES
 from recaption.run.scan import RunState, named, scan
@@ -114,7 +114,7 @@ def _files(paths: RunPaths, run: Run) -> dict[Path, bytes]:
 def _sweep(paths: RunPaths) -> None:
     """A run whose shards are all published needs none of these; who is still at it notices."""
     for folder in (paths.journals, paths.leases, paths.failures, paths.temporaries):
-        for name in shared.names(folder):
+        for name in entries(folder):
             shared.remove(folder / name)
 
 

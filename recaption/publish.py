@@ -25,7 +25,6 @@ from recaption.errors import DiskFull, TaskError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-MODE = 0o640
 SWEPT = 4  # times that a temporary file may vanish in a row
 RENAME_NOREPLACE = 1
 AT_FDCWD = -100
@@ -212,7 +211,7 @@ def _persistently(attempt: Callable[[], T]) -> T:
 
 
 def _write(path: Path, content: bytes, *, sync: bool = False) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with open(fd, "wb") as file:
         file.write(content)
         if sync:

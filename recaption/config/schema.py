@@ -304,6 +304,7 @@ class Output:
     text: str = key("replace", ".txt becomes the caption, or stays", choices=("replace", "keep"))
     mode: str = key("full", "whole samples, or caption-only shards", choices=("full", "captions"))
     license: str = key("other", "in the data set card: an identifier such as cc-by-4.0")
+    group: str | None = key(None, "group that the run's files belong to", was=None)
 
 
 @dataclass(kw_only=True)

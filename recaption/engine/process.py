@@ -53,7 +53,7 @@ def main(connection: Connection, spec: Spec, device: Device, arena: str, log: st
     os.environ[VARIABLE] = "1"
     lock_bars_by_thread()
     if log:
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

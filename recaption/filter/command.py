@@ -30,7 +30,6 @@ from recaption.shard.rewrite import rewrite_tar
 from recaption.shard.settings import score_columns, settings_of
 
 PROCESSES = 8
-UMASK = 0o027  # as of the tasks
 FEW = 4  # shards that are not worth starting processes for
 TEXTS = ("key", "caption", "caption_original", "finish_reason", "flags", "attempt", "image_hash")
 NUMBERS = ("index", "tokens", "width", "height", "tries", "strikes")
@@ -120,7 +119,6 @@ def rewrite_shard(
     parent: RunPaths, paths: RunPaths, new: Run, where: Where, tag: str, name: str
 ) -> tuple[str, list[dict[str, Any]]]:
     """Publish sidecar, tar and marker of one shard without the samples that do not fulfil `where`."""
-    os.umask(UMASK)
     settings = settings_of(new)
     sidecar, tar, target = paths.sidecar(name), paths.tar(name), paths.marker(name)
     if not shared.exists(sidecar):

@@ -23,7 +23,6 @@ from recaption.shard.settings import settings_of
 from recaption.shard.write import Reader, Settings, source_text, write_tar
 
 LARGEST_SPOOL = 1 << 44
-UMASK = 0o027  # as of the tasks
 
 Rows = list[dict[str, Any]]
 
@@ -50,7 +49,6 @@ class Joined:
 
 def join_shard(job: Job, shard: InputShard) -> Joined:
     """Publish tar, sidecar and marker of one shard."""
-    os.umask(UMASK)
     try:
         return Joined(shard.name, _published(job, shard))
     except (ShardError, OSError) as e:

@@ -17,13 +17,12 @@ from recaption.launch.fields import check_fields
 from recaption.launch.preflight import check_engines
 from recaption.model_files import check_architectures, resolve
 from recaption.prepare.score import pin_scorers
+from recaption.run.folders import make_folders
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
 from recaption.run.mistaken import refuse_mistaken
 from recaption.run.paths import RunPaths, stem
 from recaption.run.record import RULES, InputShard, Run, read_run, write_run
 from recaption.versions import versions
-
-MODE = 0o750  # private to the user and their group
 
 
 def run_at(folder: str) -> Run | None:
@@ -80,7 +79,7 @@ def freeze(
         if not write:
             _refuse_foreign(paths)
             return paths, run
-        if create(paths, run):
+        if create(paths, run, config.output.group):
             return paths, run
     frozen = read_run(paths)
     _compare(paths, frozen, run)
@@ -88,7 +87,7 @@ def freeze(
     return paths, frozen
 
 
-def create(paths: RunPaths, run: Run) -> bool:
+def create(paths: RunPaths, run: Run, group: str | None = None) -> bool:
     """Make a run directory; False if it became one in the meantime.
 
     Raises UserError when it holds foreign tars or cannot be written.
@@ -96,9 +95,7 @@ def create(paths: RunPaths, run: Run) -> bool:
     _refuse_foreign(paths)
     try:
         paths.root.parent.mkdir(parents=True, exist_ok=True)
-        paths.root.mkdir(mode=MODE, exist_ok=True)
-        for folder in paths.folders():
-            folder.mkdir(mode=MODE, exist_ok=True)
+        make_folders(paths, group)
         return write_run(paths, run, uuid.uuid4().hex)
     except OSError as e:
         reason = f"cannot be written: {e.strerror or e}"

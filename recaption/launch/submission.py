@@ -15,6 +15,7 @@ from recaption import card
 from recaption.config.schema import Config
 from recaption.errors import UserError
 from recaption.launch.plan import slices
+from recaption.run.folders import make_folders
 from recaption.run.paths import RunPaths
 from recaption.run.record import (
     Run,
@@ -58,6 +59,7 @@ def submit_missing(
     parts = slices(missing, run.shards, _tasks(config, len(missing)))
     given_up = named(name for name in scan(paths, run).given_up if name in names)
     print(f"run directory: {paths.root}")
+    make_folders(paths, config.output.group)
     if not missing:
         card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it
         rest = f", but for those {given_up}" if given_up else ""

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recaption import shared
-from recaption.run.paths import INHERITED, RunPaths
+from recaption.run.paths import INHERITED, RunPaths, entries
 from recaption.run.tasklog import read_log
 
 BINS = 60
@@ -45,9 +44,7 @@ def throughput(paths: RunPaths) -> Throughput | None:
 
 
 def _logs(paths: RunPaths) -> list[Path]:
-    return [
-        paths.tasks / name for name in sorted(shared.names(paths.tasks)) if name.endswith(".jsonl")
-    ]
+    return [paths.tasks / name for name in sorted(entries(paths.tasks)) if name.endswith(".jsonl")]
 
 
 def _curve(path: Path) -> list[tuple[float, float]]:

@@ -94,7 +94,7 @@ class RunPaths:
 
     def journals_of(self, name: str) -> list[Path]:
         """Every attempt's journal of one shard, in no particular order."""
-        names = shared.names(self.journals)
+        names = entries(self.journals)
         return [self.journals / n for n in names if owner_of(n) == stem(name)]
 
     def temporary(self, final: Path, attempt: str) -> Path:
@@ -105,12 +105,12 @@ class RunPaths:
     def temporaries_of(self, name: str) -> list[Path]:
         """Temporary files of any attempt at publishing one shard."""
         finals = {f"{stem(name)}{suffix}" for suffix in (".tar", ".parquet", ".json")}
-        names = shared.names(self.temporaries)
+        names = entries(self.temporaries)
         return [self.temporaries / n for n in names if owner_of(n) in finals]
 
     def temporaries_by(self, attempt: str) -> list[Path]:
         """Temporary files of one attempt."""
-        names = shared.names(self.temporaries)
+        names = entries(self.temporaries)
         return [self.temporaries / n for n in names if f"@{attempt}" in n]
 
     def submission(self, number: int) -> Path:
@@ -122,7 +122,7 @@ class RunPaths:
     def task_logs(self, submission: int, task: int) -> list[Path]:
         """Every attempt's log of one task, in no particular order."""
         prefix = f"{submission}-{task}@"
-        return [self.tasks / n for n in shared.names(self.tasks) if n.startswith(prefix)]
+        return [self.tasks / n for n in entries(self.tasks) if n.startswith(prefix)]
 
     def inherited_log(self, tag: str) -> Path:
         return self.tasks / f"{INHERITED}@{tag}.jsonl"
@@ -137,7 +137,7 @@ class RunPaths:
 
     def marked(self) -> set[str]:
         """Names of the published shards, by one directory scan."""
-        return {f"{n[:-5]}.tar" for n in shared.names(self.markers) if n.endswith(".json")}
+        return {f"{n[:-5]}.tar" for n in entries(self.markers) if n.endswith(".json")}
 
     def longest_stem(self) -> int:
         """Bytes that a shard's name without `.tar` may have, so that the file system takes the names
@@ -147,6 +147,14 @@ class RunPaths:
         temporary = self.temporary(self.sidecar(".tar"), attempt)
         there = next(p for p in (self.root, *self.root.parents) if os.path.exists(p))
         return os.statvfs(there).f_namemax - max(len(journal.name), len(temporary.name))
+
+
+def entries(folder: Path) -> list[str]:
+    """What is in a folder of a run; nothing where a copy, such as one from S3, lacks an empty one."""
+    try:
+        return shared.names(folder)
+    except FileNotFoundError:
+        return []
 
 
 def owner_of(entry: str) -> str:

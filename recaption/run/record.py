@@ -14,7 +14,7 @@ from recaption.config.records import from_record
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
 from recaption.run.identity import fingerprint
-from recaption.run.paths import RunPaths
+from recaption.run.paths import RunPaths, entries
 from recaption.versions import versions
 
 FORMAT = 2
@@ -136,7 +136,7 @@ def read_submission(paths: RunPaths, number: int) -> Submission:
 
 
 def submission_numbers(paths: RunPaths) -> list[int]:
-    names = shared.names(paths.submissions) if shared.exists(paths.submissions) else []
+    names = entries(paths.submissions)
     found = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     return sorted(int(number) for number in found if number.isdigit())
 

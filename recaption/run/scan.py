@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption import shared
-from recaption.run.paths import INHERITED, RunPaths
+from recaption.run.paths import INHERITED, RunPaths, entries
 from recaption.run.record import Run
 from recaption.run.rows import DAMAGED
 from recaption.run.tasklog import read_log
@@ -154,16 +154,15 @@ def salvages(record: Mapping[str, Any], run: Run) -> bool:
 
 
 def _names(folder: Path, suffix: str) -> list[str]:
-    try:
-        return [name for name in shared.names(folder) if name.endswith(suffix)]
-    except FileNotFoundError:
-        return []  # a copy from an object store has no empty folders
+    return [name for name in entries(folder) if name.endswith(suffix)]
 
 
 def _marker(paths: RunPaths, name: str) -> dict[str, Any]:
     """A marker; empty where it is damaged, which is for verify to report."""
     try:
         record: Any = marker(paths, name)
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
@@ -172,6 +171,8 @@ def _marker(paths: RunPaths, name: str) -> dict[str, Any]:
 def _failure(paths: RunPaths, name: str) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(shared.content(paths.failure(name)))
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return {"reason": "unknown", "tries": 0}  # published, or written, at this moment
     return record

@@ -51,7 +51,6 @@ def run_task(root: str, number: int, task: int) -> None:
         die_with_parent(int(parent), signal.SIGTERM)
     stopping = Stopping()
     faulthandler.enable()
-    os.umask(0o027)
     paths = RunPaths(Path(root))
     run, submission = read_run(paths), read_submission(paths, number)
     config = typed_config(submission.config)

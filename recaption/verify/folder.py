@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from recaption import shared
-from recaption.run.paths import RunPaths, owner_of, stem
+from recaption.run.paths import RunPaths, entries, owner_of, stem
 from recaption.run.record import Run
 from recaption.run.scan import RunState
 from recaption.verify.defect import Findings
@@ -47,20 +47,20 @@ def _root(
     paths: RunPaths, found: Findings, names: set[str], marked: set[str], *, busy: bool
 ) -> None:
     ours = {paths.meta.name, paths.sizes_json.name, paths.card.name}
-    for entry in sorted(shared.names(paths.root)):
+    for entry in sorted(entries(paths.root)):
         if entry in names:
             if entry not in marked and not busy:
                 found.add("tar without marker", "it was never published as whole", entry)
         elif entry not in ours and not entry.startswith("."):
             found.add("foreign file", f"{entry} is not this run's")
-    for folder in sorted(shared.names(paths.meta)):
+    for folder in sorted(entries(paths.meta)):
         if paths.meta / folder not in [paths.run_json, *paths.folders()]:
             found.add("foreign file", f"{paths.meta.name}/{folder} is not this run's")
 
 
 def _markers(paths: RunPaths, found: Findings, names: set[str], marked: set[str]) -> None:
     expected = {p.name for name in names for p in (paths.marker(name), paths.sidecar(name))}
-    for entry in sorted(set(shared.names(paths.markers)) - expected):
+    for entry in sorted(set(entries(paths.markers)) - expected):
         found.add("foreign file", f"{paths.markers.name}/{entry} belongs to no shard of this run")
     unfinished = (
         [n for n in names - marked if shared.exists(paths.sidecar(n))] if names - marked else []
@@ -70,11 +70,11 @@ def _markers(paths: RunPaths, found: Findings, names: set[str], marked: set[str]
 
 
 def _leftovers(paths: RunPaths, found: Findings, marked: set[str], working: set[str]) -> None:
-    for entry in _entries(paths.journals):
+    for entry in sorted(entries(paths.journals)):
         shard = f"{owner_of(entry)}.tar"
         if shard in marked and not _in_use(entry, working):
             found.add("leftover journal", f"{paths.journals.name}/{entry}", shard)
-    for entry in _entries(paths.temporaries):
+    for entry in sorted(entries(paths.temporaries)):
         path = paths.temporaries / entry
         if not _in_use(entry, working) and not _is_fresh(path, entry):
             found.add("stale temporary", f"{paths.temporaries.name}/{entry}")
@@ -95,13 +95,8 @@ def _is_fresh(path: Path, entry: str) -> bool:
         return True
 
 
-def _entries(folder: Path) -> list[str]:
-    """Names in a folder; none where a copy from an object store lacks it."""
-    return sorted(shared.names(folder)) if shared.exists(folder) else []
-
-
 def _stems(folder: Path) -> list[str]:
-    return [f"{stem(n.removesuffix('.json'))}.tar" for n in _entries(folder)]
+    return [f"{stem(n.removesuffix('.json'))}.tar" for n in sorted(entries(folder))]
 
 
 def _sizes(paths: RunPaths, run: Run, state: RunState, found: Findings) -> None:

@@ -34,6 +34,8 @@ def check_shard(paths: RunPaths, run: Run, shard: InputShard, *, against_input: 
     try:
         record = marker(paths, shard.name)
         _check_marker(record, run, shard, found)
+    except PermissionError:
+        raise
     except (ValueError, KeyError, TypeError, OSError) as e:
         found.add("damaged marker", f"cannot be read: {type(e).__name__}: {e}")
         return found

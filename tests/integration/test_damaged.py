@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -129,16 +128,6 @@ def test_a_damaged_journal_is_reported_and_read_up_to_its_damage(tmp_path: Path)
     assert [r["status"] for r in found] == ["captioned"] * 200
     assert len({r["attempt"] for r in found}) == 2, "what came before the damage was used"
     assert "damaged journal, read up to its damage" in task_logs(tmp_path)
-
-
-def test_a_run_is_private_to_user_and_group(place: Path) -> None:
-    launched("data.shards=set/whole.tar", "engine=fake", "output.dir=run", cwd=place)
-    for path in [place / "run", *(place / "run").rglob("*")]:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        inside = path.parent.name == "logs"  # submitit's files, in a folder that is private
-        assert mode & (0 if inside else 0o007) == 0, (path, oct(mode))
-    assert stat.S_IMODE((place / "run/.recaption").stat().st_mode) == 0o750
-    assert stat.S_IMODE((place / "run/whole.tar").stat().st_mode) == 0o640
 
 
 def test_members_that_could_run_code_are_copied_unread(place: Path) -> None:

@@ -173,14 +173,15 @@ def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
         publish.replace(tmp_path / "final", b"x", tmp_path / "missing/tmp")
 
 
-def test_files_are_private_to_user_and_group(tmp_path: Path) -> None:
-    before = os.umask(0)
+@pytest.mark.parametrize("mask", [0, 0o027, 0o077])
+def test_files_heed_the_umask(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
     try:
         publish.create(tmp_path / "a", b"", tmp_path / "tmp")
         publish.replace(tmp_path / "b", b"", tmp_path / "tmp")
     finally:
         os.umask(before)
-    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o640, 0o640]
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o666 & ~mask] * 2
 
 
 def race(folder: str, number: int, rounds: int) -> None:
