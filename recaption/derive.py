@@ -18,7 +18,7 @@ from recaption.journal import Event, Journal
 from recaption.launch.freeze import create
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_run
-from recaption.run.rows import CAPTIONED, read_rows
+from recaption.run.rows import ASKED, CAPTIONED, FAILED, REJECTED, read_rows
 from recaption.run.scan import RunState, marker
 from recaption.run.tasklog import TaskLog
 
@@ -73,7 +73,8 @@ def take_over(
     log = TaskLog(paths.inherited_log(tag))
     for name in missing:
         reasons = {"reasons": state.reasons[name]} if name in state.reasons else {}
-        log.write("published", shard=name, counts=state.done[name], won=True, **reasons)
+        again = {"again": state.again[name]} if name in state.again else {}
+        log.write("published", shard=name, counts=state.done[name], won=True, **reasons, **again)
     log.close()
 
 
@@ -110,9 +111,14 @@ def keep_rows(
     prompts = [p.name for p in run.prompts]
     attempts: dict[str, list[Event]] = defaultdict(list)
     rows = read_rows(parent.sidecar(name))
+    kept = 0
     for row in rows:
         if keep(row):
+            kept += 1
             attempts[row["attempt"]].append(event_of(row, prompts))
+        elif row["status"] in (REJECTED, FAILED):
+            asked = {"i": row["index"], "key": row["key"], "status": ASKED}
+            attempts[row["attempt"]].append(asked)
     for attempt, events in attempts.items():
         header = {"fingerprint": run.fingerprint, "digest": digest, "attempt": attempt}
         path = paths.journal(name, f"{attempt}.{uuid.uuid4().hex[:12]}")
@@ -120,7 +126,7 @@ def keep_rows(
         for event in events:
             journal.add(event)
         journal.close()
-    return len(rows) - sum(map(len, attempts.values()))
+    return len(rows) - kept
 
 
 def event_of(row: Row, prompts: Sequence[str]) -> Event:

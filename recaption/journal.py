@@ -24,7 +24,7 @@ import zstandard
 from recaption import shared
 from recaption.crash import crash_point
 from recaption.publish import disk_errors
-from recaption.run.rows import STATES, UNREAD
+from recaption.run.rows import ASKED, STATES, UNREAD
 
 Event = dict[str, Any]
 MAGIC = zstandard.FRAME_HEADER
@@ -82,6 +82,9 @@ class History:
     final: dict[int, Event] = field(default_factory=dict)  # sample index → its deciding event
     strikes: dict[int, int] = field(default_factory=dict)
     unread: dict[int, str] = field(default_factory=dict)  # sample index → why it was not read
+    asked: set[int] = field(
+        default_factory=set
+    )  # again, for being rejected or failed in the parent
     damaged: list[str] = field(default_factory=list)
 
 
@@ -108,6 +111,8 @@ def read_history(paths: Iterable[Path], fingerprint: str, digest: str) -> Histor
                 history.final.setdefault(index, {**event, "attempt": attempt})
             elif event["status"] == UNREAD:
                 history.unread[index] = event["reason"]
+            elif event["status"] == ASKED:
+                history.asked.add(index)
     return history
 
 

@@ -65,6 +65,13 @@ class Data:
     caption_key: str = key(
         "caption", "JSON field of it where there is no such member; A.B is nested"
     )
+    alarm: float = key(
+        0.5,
+        "share of rejected and failed samples that stops a task and is no success; 1: none is",
+        low=0.0,
+        high=1.0,
+        was=1.0,
+    )
     workers: int | None = key(
         None, "preparation processes per task; default: what CPUs allow", low=1, high=512
     )

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ from recaption import card
 from recaption.config.schema import Config
 from recaption.errors import UserError
 from recaption.launch.plan import slices
+from recaption.run.alarm import of_shards
 from recaption.run.folders import make_folders
 from recaption.run.paths import RunPaths
 from recaption.run.record import (
@@ -25,7 +26,7 @@ from recaption.run.record import (
     plain_config,
     write_submission,
 )
-from recaption.run.scan import named, scan
+from recaption.run.scan import RunState, named, scan
 from recaption.sockets import too_long
 from recaption.versions import versions
 
@@ -57,14 +58,15 @@ def submit_missing(
     names = {run.shards[p].name for p in selected}
     missing = [p for p in selected if run.shards[p].name not in marked]
     parts = slices(missing, run.shards, _tasks(config, len(missing)))
-    given_up = named(name for name in scan(paths, run).given_up if name in names)
+    state = scan(paths, run)
+    given_up = named(name for name in state.given_up if name in names)
     print(f"run directory: {paths.root}")
     make_folders(paths, config.output.group)
     if not missing:
         card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it
         rest = f", but for those {given_up}" if given_up else ""
         print(f"nothing to do: all {len(selected)} selected shards are published{rest}")
-        return Outcome(paths.root, "-", 0, "nothing to do")
+        return Outcome(paths.root, "-", 1 if _alarm(config, state, names) else 0, "nothing to do")
     if config.slurm.kind != "cluster" and (reason := too_long()):
         raise UserError(reason)
     _warn_of_other_versions(run)
@@ -156,7 +158,9 @@ def _on_cluster(
     if config.wait:
         names = {run.shards[p].name for p in submission.selected}
         queue = Queue(arrays)
-        code = _wait(paths, run, submission, lambda: queue() and not names <= paths.marked())
+        code = _wait(
+            paths, run, submission, config, lambda: queue() and not names <= paths.marked()
+        )
         card.complete(paths, run, tag)
     return Outcome(paths.root, ",".join(arrays), code, "submitted")
 
@@ -176,7 +180,7 @@ def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> 
         return Outcome(paths.root, ",".join(jobs), 0, "started")
     with _interruptible():
         try:
-            code = _wait(paths, run, submission, tasks.alive)
+            code = _wait(paths, run, submission, config, tasks.alive)
         except KeyboardInterrupt:
             tasks.stop()
             print("stopped; the same command goes on where it stopped", file=sys.stderr)
@@ -184,7 +188,13 @@ def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> 
     return Outcome(paths.root, ",".join(jobs), code, "done" if code == 0 else "incomplete")
 
 
-def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Callable[[], bool]) -> int:
+def _wait(
+    paths: RunPaths,
+    run: Run,
+    submission: Submission,
+    config: Config,
+    alive: Callable[[], bool],
+) -> int:
     from recaption.launch.watch import follow
 
     state = follow(paths, run, submission.selected, submission.number, alive)
@@ -211,7 +221,16 @@ def _wait(paths: RunPaths, run: Run, submission: Submission, alive: Callable[[],
         ends = {t.stop.get("reason") for t in state.tasks if t.submission == submission.number}
         for reason in sorted(filter(None, ends)):
             print(f"  a task ended: {reason}", file=sys.stderr)
-    return 1 if unpublished else 0
+    alarm = _alarm(config, state, names)
+    return 1 if unpublished or alarm else 0
+
+
+def _alarm(config: Config, state: RunState, names: Iterable[str]) -> bool:
+    """Whether too many samples of these shards are rejected or failed; says so."""
+    why = of_shards(config.data.alarm, state, names)
+    if why:
+        print(f"  {why}", file=sys.stderr)
+    return bool(why)
 
 
 def _next_commands(paths: RunPaths) -> None:

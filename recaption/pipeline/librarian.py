@@ -63,6 +63,7 @@ class Opened:
     index: Index
     done: dict[int, str]  # sample index → its state
     strikes: dict[int, int]
+    asked: set[int]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Finished:
     counts: dict[str, int]
     won: bool  # this attempt made the marker
     reasons: dict[str, list[Any]] = field(default_factory=dict)  # see rows.frequent_reasons
+    again: dict[str, int] = field(default_factory=dict)  # of the counts: asked again, and no better
 
 
 def main(connection: Connection, context: Context) -> None:
@@ -114,12 +116,16 @@ def open_shard(context: Context, job: Open) -> Opened:
         source.fetch(job.shard.url, job.path, bound, size, context.outage_seconds)
     with open(job.path, "rb") as file:
         index = _index(context, file, _damaged(context, job.shard.name))
-    journals = context.paths.journals_of(job.shard.name)
-    history = journal.read_history(journals, context.fingerprint, index.digest)
+    history = _history(context, job.shard.name, index)
     for damage in history.damaged:
         print(f"recaption: damaged journal, read up to its damage: {damage}", file=sys.stderr)
     states = {i: event["status"] for i, event in history.final.items()}
-    return Opened(index, states, history.strikes)
+    return Opened(index, states, history.strikes, history.asked)
+
+
+def _history(context: Context, name: str, index: Index) -> journal.History:
+    journals = context.paths.journals_of(name)
+    return journal.read_history(journals, context.fingerprint, index.digest)
 
 
 def _damaged(context: Context, name: str) -> str:
@@ -156,18 +162,21 @@ def finish(context: Context, job: Finish) -> Finished:
         index = _index(context, file, damaged)
         if index.digest != job.digest and damaged == context.damaged:
             raise InputChanged("input changed while its captions were made")
+        history = _history(context, name, index)
         if not shared.exists(sidecar):
-            _publish_rows(context, job, index, file)
+            _publish_rows(context, job, index, history, file)
             if (decisive := _damaged(context, name)) != damaged:  # another task was first
                 damaged, index = decisive, _index(context, file, decisive)
         decided = _decided(sidecar)
         tar_hash, tar_size = _publish_tar(context, job, index, decided, file)
+    again = rows.no_better([row for row in decided if row["index"] in history.asked])
     record = {
         "shard": name,
         "fingerprint": context.fingerprint,
         "input": {"url": job.shard.url, "size": index.size, "digest": index.digest},
         "samples": len(decided),
         "counts": rows.count_states(decided),
+        **({"again": again} if again else {}),
         "skipped_members": index.skipped,
         rows.DAMAGED: damaged,
         **({"damaged": index.damaged} if index.damaged else {}),
@@ -183,13 +192,15 @@ def finish(context: Context, job: Finish) -> Finished:
     crash_point("marked")
     _leave(context, name)
     crash_point("left")
-    return Finished(record["counts"], won, rows.frequent_reasons(decided))
+    return Finished(record["counts"], won, rows.frequent_reasons(decided), again)
 
 
-def _publish_rows(context: Context, job: Finish, index: Index, file: BinaryIO) -> None:
+def _publish_rows(
+    context: Context, job: Finish, index: Index, history: journal.History, file: BinaryIO
+) -> None:
     """Make the sidecar from the journals, unless somebody else was first."""
     paths, settings, notes = context.paths, context.settings, {rows.DAMAGED: context.damaged}
-    made, final = _rows(context, job, index, file), paths.sidecar(job.shard.name)
+    made, final = _rows(context, index, history, file), paths.sidecar(job.shard.name)
     temporary = paths.temporary(final, context.attempt)
     with publish.disk_errors(final), publish.gone_on_error(temporary):
         rows.write_rows(temporary, made, settings.prompts, settings.scores, notes)
@@ -209,9 +220,9 @@ def _whole(sidecar: Path) -> Iterator[None]:
         raise ShardError(f"{sidecar}: not a whole sidecar: {e}") from None
 
 
-def _rows(context: Context, job: Finish, index: Index, file: BinaryIO) -> list[dict[str, Any]]:
-    journals = context.paths.journals_of(job.shard.name)
-    history = journal.read_history(journals, context.fingerprint, index.digest)
+def _rows(
+    context: Context, index: Index, history: journal.History, file: BinaryIO
+) -> list[dict[str, Any]]:
     reader = Reader(file)
     made = []
     for i, sample in enumerate(index.samples):

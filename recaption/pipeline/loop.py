@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from recaption.engine.base import Caption, Device, Spec
+from recaption.errors import TaskError
 from recaption.pipeline import children
+from recaption.pipeline.alarm import Alarm
 from recaption.pipeline.engines import Death, EngineHandle, Engines
 from recaption.pipeline.librarian import Context
 from recaption.pipeline.preparation import CHUNK, Preparation
@@ -52,6 +54,7 @@ class Pipeline:
             endings.callback(self.shelf.close)
             self.endings = endings.pop_all()
         self.review = Review(spec)
+        self.alarm = Alarm(spec.config.data.alarm)
         self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
         self.numbers = itertools.count()
         self.suspected = 0  # samples with strikes and no final state
@@ -224,6 +227,10 @@ class Pipeline:
                 }
                 for name, c in work.captions.items()
             }
+        asked = work.index in work.shard.asked
+        if not asked and (why := self.alarm.rings(work.status, work.reason)):
+            work.shard.journal.add(event)  # which might else be published, as the shard's last
+            raise TaskError(why)
         self.shelf.settle(work.shard, event)
 
     def _housekeeping(self) -> None:

@@ -188,6 +188,7 @@ class Shelf:
             journal=journal,
             remaining=len(fresh),
             strikes=result.strikes,
+            asked=frozenset(result.asked),
             spool=entry.spool,
         )
         self.open.append(shard)

@@ -27,6 +27,7 @@ class OpenShard:
     journal: Journal
     remaining: int
     strikes: dict[int, int] = field(default_factory=dict)
+    asked: frozenset[int] = frozenset()  # by a retry, for being rejected or failed in the parent
     spool: IO[bytes] | None = None
     begun: bool = False  # a sample was taken up
     finishing: bool = False

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STATES = ("captioned", "filtered", "rejected", "failed")
 CAPTIONED, FILTERED, REJECTED, FAILED = STATES
+ASKED = "asked"  # no state: a retry asks again what was rejected or failed
 UNREAD = "unread"  # no state: the source could not be read, and the shard is tried again
 DAMAGED = "data.damaged"  # noted in a sidecar, and a field of a marker
 REASONS = 5  # per shard, in the task's log
@@ -91,17 +92,25 @@ def read_note(path: Path, name: str) -> str | None:
 
 
 def frequent_reasons(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The most frequent reasons why samples have no caption: reason → count and an example key.
-
-    Numbers in a reason become N, so that reasons of one kind are counted together.
-    """
+    """The most frequent reasons why samples have no caption: reason → count and an example key."""
     found: dict[str, list[Any]] = {}
     for row in rows:
         if row["status"] != CAPTIONED:
-            kind = re.sub(r"\d+(\.\d+)?", "N", row["reason"])[:REASON_LENGTH]
-            found.setdefault(f"{row['status']}: {kind}", [0, row["key"]])[0] += 1
+            kind = kind_of(row["status"], row["reason"])
+            found.setdefault(kind, [0, row["key"]])[0] += 1
     often = sorted(found.items(), key=lambda item: -item[1][0])
     return dict(often[:REASONS])
+
+
+def no_better(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Rejected and failed samples among those that a retry has asked again for being that."""
+    return {k: n for k, n in count_states(rows).items() if n and k in (REJECTED, FAILED)}
+
+
+def kind_of(status: str, reason: str) -> str:
+    """A state with its reason, whose numbers become N, so that those of one kind count together."""
+    kind = re.sub(r"\d+(\.\d+)?", "N", reason)
+    return f"{status}: {kind[:REASON_LENGTH]}"
 
 
 def count_states(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

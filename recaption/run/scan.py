@@ -79,6 +79,7 @@ class RunState:
     tasks: list[TaskState]  # every attempt of every task
     given_up: dict[str, str] = field(default_factory=dict)  # shard → why
     reasons: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # per published shard
+    again: dict[str, dict[str, int]] = field(default_factory=dict)  # see rows.no_better
     inherited: int = 0  # samples of shards that were taken over from a parent run
 
     @property
@@ -99,6 +100,7 @@ class _Logged:
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     reasons: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    again: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
     inherited: set[str] = field(default_factory=set)
 
@@ -119,6 +121,7 @@ def scan(paths: RunPaths, run: Run) -> RunState:
             given_up[name] = record[GIVEN_UP]
         else:
             done[name] = record.get("counts", {})
+            logged.again[name] = record.get("again", {})
     failed = {name: event for name, event in logged.failed.items() if name not in marked}
     for entry in _names(paths.failures, ".json"):
         name = f"{entry.removesuffix('.json')}.tar"
@@ -131,6 +134,7 @@ def scan(paths: RunPaths, run: Run) -> RunState:
         tasks=tasks,
         given_up=given_up,
         reasons={name: found for name, found in logged.reasons.items() if name in done},
+        again={name: counts for name, counts in logged.again.items() if counts and name in done},
         inherited=sum(sum(done[name].values()) for name in logged.inherited if name in done),
     )
 
@@ -211,5 +215,7 @@ def _read_task(paths: RunPaths, name: str, logged: _Logged) -> TaskState | None:
 def _published(event: dict[str, Any], logged: _Logged) -> None:
     if event["counts"]:
         logged.counts[event["shard"]] = event["counts"]
+    if event.get("again"):
+        logged.again[event["shard"]] = event["again"]
     if event.get("reasons"):
         logged.reasons[event["shard"]] = event["reasons"]

@@ -96,7 +96,8 @@ class Claims:
         if position not in self.slice:
             self.taken_over.add(position)
         name = self._name(position)
-        details = {"reasons": finished.reasons} if finished.reasons else {}
+        told = {"reasons": finished.reasons, "again": finished.again}
+        details = {key: value for key, value in told.items() if value}
         self.log.write("published", shard=name, counts=finished.counts, won=finished.won, **details)
 
     def failed(self, position: int, reason: str) -> None:

@@ -1,0 +1,29 @@
+"""A task most of whose samples come to nothing stops, and says why, instead of publishing them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from recaption.run.alarm import BAD, verdict
+from recaption.run.rows import FILTERED, STATES, kind_of
+
+FROM = 256  # samples that are not filtered
+
+
+class Alarm:
+    """data.alarm, over the samples that an attempt settles."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+
+    def rings(self, status: str, reason: str) -> str:
+        """Count one more sample; why the task is to stop, or ''."""
+        if status in STATES and status != FILTERED:
+            self.counts[status] += 1
+        if status in BAD:
+            self.reasons[kind_of(status, reason)] += 1
+        if self.counts.total() < FROM:
+            return ""
+        return verdict(self.share, self.counts, self.reasons, "that this task has settled")
