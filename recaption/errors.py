@@ -3,6 +3,7 @@
 RecaptionError
 ├── UserError            a wrong key, value or path: one message, exit code 2
 ├── ShardError           this shard cannot be made; the others go on
+│   ├── SpoolFull        there is no room for its spool file now
 │   └── InputChanged     the shard is not the one that was frozen or journalled
 ├── SampleError          this sample cannot be captioned; it gets its own row
 │   └── TooLong          its prompt does not fit, unless its fields are cut
@@ -26,6 +27,10 @@ class UserError(RecaptionError):
 
 class ShardError(RecaptionError):
     """A shard that cannot be read or published; the text is its recorded reason."""
+
+
+class SpoolFull(ShardError):
+    """A shard has more bytes than its spool file may have."""
 
 
 class InputChanged(ShardError):

@@ -43,7 +43,6 @@ class Context:
     attempt: str
     settings: Settings
     max_samples: int | None
-    spool_bytes: int
     outage_seconds: float | None = None
     damaged: str = "fail"  # data.damaged, for shards that no sidecar decides
     damaged_then: str = "fail"  # that of sidecars which do not say
@@ -54,8 +53,8 @@ class Open:
     """Index a shard and look up what earlier attempts found out about it."""
 
     shard: InputShard
-    path: str  # where to read it; the spool file where `spooled`
-    spooled: bool
+    path: str  # where to read it
+    room: int | None  # bytes that the spool file at `path` may get; None: it is the shard itself
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,9 @@ def open_shard(context: Context, job: Open) -> Opened:
     size = local.stat().st_size if local else None
     if None not in (size, job.shard.size) and size != job.shard.size:
         raise InputChanged(f"input changed: {size} bytes, frozen with {job.shard.size}")
-    if job.spooled:
-        bound, size = context.spool_bytes, job.shard.size
-        source.fetch(job.shard.url, job.path, bound, size, context.outage_seconds)
+    if job.room is not None:
+        size = job.shard.size
+        source.fetch(job.shard.url, job.path, job.room, size, context.outage_seconds)
     with open(job.path, "rb") as file:
         index = _index(context, file, _damaged(context, job.shard.name))
     history = _history(context, job.shard.name, index)

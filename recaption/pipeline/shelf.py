@@ -14,9 +14,10 @@ from typing import IO, Any, Protocol
 
 from recaption import shared
 from recaption.config.schema import Config
-from recaption.errors import DiskFull, ShardError
+from recaption.errors import DiskFull, ShardError, SpoolFull
 from recaption.journal import Event, Journal
 from recaption.pipeline import children, librarian
+from recaption.pipeline.spool import SpoolRoom, is_spooled
 from recaption.pipeline.work import OpenShard
 from recaption.run.record import InputShard
 from recaption.shard.source import needs_spool, spool_file
@@ -50,6 +51,7 @@ class _Opening:
     shard: InputShard
     path: str
     spool: IO[bytes] | None
+    room: int | None  # of the spool file
 
 
 class Shelf:
@@ -67,6 +69,8 @@ class Shelf:
         self.numbers = itertools.count()
         self.opening = 0
         self.open: list[OpenShard] = []
+        self.room = SpoolRoom(config.data.spool_gb)
+        self.postponed: tuple[int, InputShard] | None = None  # until others leave it room
         self.found: dict[str, Counter[str]] = {}  # states from earlier attempts, of shards opened
 
     def connections(self) -> dict[Connection, children.Worker]:
@@ -74,7 +78,8 @@ class Shelf:
 
     def done(self) -> bool:
         """Nothing open and nothing to come."""
-        return not self.open and not self.opening and self.source.exhausted()
+        waiting = self.open or self.opening or self.postponed
+        return not waiting and self.source.exhausted()
 
     def finishing(self) -> bool:
         return any(s.finishing for s in self.open)
@@ -89,13 +94,23 @@ class Shelf:
             not self.opening
             and len(self.open) < MAX_OPEN
             and self.waiting() < low_water
-            and (following := self.source.next())
+            and (following := self._following())
         ):
             position, shard = following
             try:
                 self._begin(position, shard)
             except ShardError as e:
                 self.source.failed(position, str(e))
+
+    def _following(self) -> tuple[int, InputShard] | None:
+        """The next shard to open; None while there is none, or no room to spool it."""
+        following = self.postponed or self.source.next()
+        if following is None:
+            return None
+        spooled = following is self.postponed or is_spooled(following[1])
+        fits = not spooled or self.room.fits(following[1], self.open)
+        self.postponed = None if fits else following
+        return following if fits else None
 
     def next_fresh(self) -> tuple[OpenShard, int] | None:
         """The next sample nobody has taken up, oldest shard first."""
@@ -149,19 +164,28 @@ class Shelf:
                 endings.callback(shard.close)
 
     def _begin(self, position: int, shard: InputShard) -> None:
-        spool, path = None, shard.url.removeprefix("file://")
+        spool, room, path = None, None, shard.url.removeprefix("file://")
         if needs_spool(shard.url):
             spool = spool_file(self.config.data.spool)
             path = f"/proc/{os.getpid()}/fd/{spool.fileno()}"
+            room = self.room.left(self.open)
         self.opening += 1
-        job = librarian.Open(shard, path, spool is not None)
-        self.pool.submit(job, _Opening(position, shard, path, spool))
+        job = librarian.Open(shard, path, room)
+        self.pool.submit(job, _Opening(position, shard, path, spool, room))
 
     def _opened(self, entry: _Opening, result: Any) -> None:
         self.opening -= 1
+        if entry.spool:
+            self.room.note(os.fstat(entry.spool.fileno()).st_size)
         if not isinstance(result, librarian.Opened):
             if entry.spool:
                 entry.spool.close()
+            if isinstance(result, SpoolFull):
+                if any(s.spool for s in self.open):
+                    self.room.note((entry.room or 0) + 1)
+                    self.postponed = entry.position, entry.shard
+                    return
+                result = self.room.refusal(result)
             self._failed(entry.position, entry.shard, result)
             return
         samples = result.index.samples
@@ -203,6 +227,8 @@ class Shelf:
 
     def _finished(self, shard: OpenShard, result: Any) -> None:
         self.open.remove(shard)
+        if shard.spool:
+            shard.spool.truncate(0)  # preparation workers may have it open for long
         shard.close()
         if isinstance(result, librarian.Finished):
             shared.remove(shard.journal.path)

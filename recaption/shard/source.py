@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 from urllib.parse import urlsplit
 
-from recaption.errors import InputChanged, ShardError, TaskError
+from recaption.errors import InputChanged, ShardError, SpoolFull, TaskError
 from recaption.publish import disk_errors
 from recaption.shard.compression import LONGEST_MAGIC, compression, decompressed
 from recaption.shard.remote import Remote
@@ -70,16 +70,16 @@ def fetch(
 ) -> None:
     """Copy a shard, decompressed, into the file at `target`.
 
-    Raises ShardError when it cannot be read to its end, or grows beyond `limit` bytes; InputChanged
-    when a remote one no longer has `size` bytes; DiskFull when the spool folder has no room for it.
-    A store that was away for no longer than `outage_seconds` is waited for.
+    Raises ShardError when it cannot be read to its end, SpoolFull when it grows beyond `limit` bytes,
+    InputChanged when a remote one no longer has `size` bytes, and DiskFull when the spool folder has
+    no room for it. A store that was away for no longer than `outage_seconds` is waited for.
     """
     with open(target, "r+b", buffering=0) as out, _raw(url, size, outage_seconds) as raw:
         total = 0
         for chunk in decompressed(raw):
             total += len(chunk)
             if total > limit:
-                raise ShardError(f"larger than the spool's bound of {limit} bytes")
+                raise SpoolFull(f"larger than the spool's bound of {limit} bytes")
             with disk_errors(Path(target)):
                 while chunk:
                     chunk = chunk[out.write(chunk) :]

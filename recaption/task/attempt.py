@@ -19,7 +19,7 @@ from recaption.engine.base import Spec
 from recaption.engine.orphan import die_with_parent
 from recaption.errors import DiskFull, RecaptionError, TaskError
 from recaption.model_files import model_folder
-from recaption.pipeline.librarian import GIB, Context
+from recaption.pipeline.librarian import Context
 from recaption.pipeline.loop import DRAIN, NOW, Pipeline
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission
@@ -185,14 +185,12 @@ def _check_progress(
 
 def make_context(paths: RunPaths, run: Run, attempt: str, spec: Spec) -> Context:
     config = spec.config
-    spool_bytes = int(config.data.spool_gb * GIB / 8)
     return Context(
         paths,
         run.fingerprint,
         attempt,
         settings_of(run),
         config.data.max_samples,
-        spool_bytes,
         outage_seconds=config.data.outage_seconds,
         damaged=config.data.damaged,
         damaged_then=run.identity.get("data.damaged", config.data.damaged),

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from drawing import write_shard, write_shards
 from helpers import (
     Completed,
     Made,
+    Process,
     Source,
     assert_same_samples,
     captions,
@@ -23,7 +25,9 @@ from helpers import (
     markers,
     refused,
     rows,
+    started,
 )
+from tars import plain_members, tar_bytes
 
 Launch = Callable[..., Completed]
 
@@ -249,6 +253,41 @@ def test_a_spool_that_cannot_be_written_ends_the_task(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
     assert "data.spool" in result.stderr
     assert "/proc/x" in result.stderr
+
+
+def test_spooled_shards_have_data_spool_gb_together(tmp_path: Path) -> None:
+    """Two that fit only one after the other wait for each other; one that never fits names the key."""
+    (tmp_path / "in").mkdir()
+    for number, size in enumerate((700_000, 700_000, 1_200_000, 700_000)):
+        members = [*plain_members(4), ("k00003.bin", bytes(size))]
+        (tmp_path / f"in/{number}.tar.gz").write_bytes(gzip.compress(tar_bytes(members), 1))
+    words = ("data.shards=in", "engine=fake", "output.dir=run", "data.spool=spool")
+    words += ("data.spool_gb=0.001", "data.tries=1", "engine.rate=8")
+    most = 0
+    with started(*words, cwd=tmp_path) as process:
+        while process.popen.poll() is None:
+            most = max(most, spooled(process, tmp_path / "spool"))
+            time.sleep(0.02)
+        result = process.finish(60)
+    assert result.returncode == 1, result
+    assert list(markers(tmp_path / "run")) == ["0.tar", "1.tar", "3.tar"]
+    assert "2.tar: larger than" in result.stderr
+    assert "data.spool_gb=0.001" in result.stderr
+    assert 700_000 < most <= 0.001 * 2**30
+
+
+def spooled(process: Process, folder: Path) -> int:
+    """Bytes of unlinked files in a folder that a launch's processes hold open."""
+    sizes = {}
+    for pid, _ in process.left():
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                if os.readlink(descriptor).startswith(f"{folder}/"):
+                    found = descriptor.stat()
+                    sizes[found.st_ino] = found.st_size
+            except OSError:
+                continue
+    return sum(sizes.values())
 
 
 def test_a_mended_shard_is_done_by_the_same_command(tmp_path: Path) -> None:
