@@ -10,9 +10,9 @@ from typing import Any
 from recaption.config.schema import Model
 from recaption.errors import UserError, bad_value
 from recaption.model_hash import hash_model
+from recaption.model_hub import NO_SOURCE, snapshot
 
 BUILTIN = "builtin:"
-NO_SOURCE = "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def resolve(model: Model, *, needed: bool, rules: int) -> ModelFiles:
         return ModelFiles(model.name, path, None, hash_model(folder, rules))
     if not model.repo:
         raise UserError(NO_SOURCE)
-    folder, revision = _snapshot(model)
+    folder, revision = snapshot(model)
     return ModelFiles(model.name, str(folder), revision, f"{model.repo}@{revision}")
 
 
@@ -83,57 +83,3 @@ def model_folder(path: str) -> Path:
     if not (folder / "config.json").is_file():
         raise bad_value("model.path", path, "no config.json in this folder")
     return folder
-
-
-def snapshot_here(model: Model) -> Path | None:
-    """The snapshot of model.repo in the Hub library's cache; None where it is not there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    if not model.repo:
-        raise UserError(NO_SOURCE)
-    try:
-        found = snapshot_download(
-            model.repo, revision=model.revision, cache_dir=model.cache, local_files_only=True
-        )
-    except (LocalEntryNotFoundError, OSError):
-        return None
-    except ValueError as e:
-        raise bad_value("model.repo", model.repo, str(e).splitlines()[0]) from None
-    return Path(found)
-
-
-def _snapshot(model: Model) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    assert model.repo is not None
-    ignore = ["*.pth", "*.gguf", "original/*", "consolidated*"]
-    if model.load_format == "dummy":
-        ignore += ["*.safetensors", "*.bin", "*.pt"]
-    try:
-        folder = Path(
-            snapshot_download(
-                model.repo, revision=model.revision, cache_dir=model.cache, ignore_patterns=ignore
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
-        reason = str(e).strip().splitlines()[0]
-        raise bad_value(
-            "model.repo",
-            f"{model.repo}@{model.revision or 'main'}",
-            f"cannot be downloaded: {reason}",
-        ) from None
-    _check_whole(folder, model)
-    return folder, folder.name
-
-
-def _check_whole(folder: Path, model: Model) -> None:
-    """Every weight file that the index names is there."""
-    for index in folder.glob("*.index.json"):
-        names = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(n for n in names if not (folder / n).exists())
-        if missing and model.load_format != "dummy" and index.name.startswith("model"):
-            raise bad_value(
-                "model.repo", model.repo, f"snapshot lacks {missing[0]}; remove {folder}"
-            )

@@ -149,7 +149,10 @@ def s3_server() -> Iterator[tuple[str, Faults]]:
 
 @dataclass
 class Hub:
-    """Data set repositories: files at the head, blobs in the large file storage, commits."""
+    """Repositories: files at the head, blobs in the large file storage, commits.
+
+    One with `revisions` has those alone, by name, and one commit for each.
+    """
 
     faults: Faults
     url: str = ""
@@ -158,6 +161,8 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     commits: list[list[str]] = field(default_factory=list)  # paths of each
     branches: set[str] = field(default_factory=lambda: {"main"})  # with the same files
+    revisions: dict[str, dict[str, str]] = field(default_factory=dict)  # repository → name → commit
+    gated: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -191,26 +196,33 @@ class Hub:
                 self.blobs[oid] = content
                 return Response(status=200)
         rest = parts[1:] if parts[0] in ("api", "datasets") else parts
-        rest = rest[1:] if rest[0] == "datasets" else rest
+        rest = rest[1:] if rest[0] in ("datasets", "models") else rest
         repo = f"{rest[0]}/{rest[1].removesuffix('.git')}"
         if repo not in self.files:
             return Response(status=404, headers={"X-Error-Code": "RepoNotFound"})
+        if repo in self.gated:
+            return Response(status=403, headers={"X-Error-Code": "GatedRepo"})
         return self.repository(request, repo, rest[2:])
+
+    def commit_of(self, repo: str, revision: str) -> str | None:
+        """The commit of a revision; None where there is no such."""
+        known = self.revisions.get(repo, {revision: "0" * 40})
+        return revision if revision in known.values() else known.get(revision)
 
     def repository(self, request: Request, repo: str, rest: list[str]) -> Response:
         files = self.files[repo]
         if rest[0:1] == ["branch"]:
             self.branches.add(rest[1])
             return _json({})
-        if (
-            rest[0:1]
-            and rest[0] in ("tree", "commit", "preupload")
-            and rest[1] not in self.branches
-        ):
+        reads = rest and rest[0] in ("revision", "tree", "resolve")
+        head = self.commit_of(repo, rest[1] if reads else "main") or ""
+        branched = rest[0:1] and rest[0] in ("tree", "commit", "preupload")
+        unknown = branched and repo not in self.revisions and rest[1] not in self.branches
+        if not head or unknown:
             return Response(status=404, headers={"X-Error-Code": "RevisionNotFound"})
         match request.method, rest:
             case "GET", [] | ["revision", _]:
-                return _json({"id": repo, "sha": "0" * 40, "siblings": [], "private": True})
+                return _json({"id": repo, "sha": head, "siblings": [], "private": True})
             case "GET", ["tree", _, *folder]:
                 prefix = "".join(f"{p}/" for p in folder)
                 found = _tree(files, prefix, request.args.get("recursive", "").lower() == "true")
@@ -244,7 +256,7 @@ class Hub:
             case "POST", ["commit", _]:
                 return self.commit(repo, request.get_data(as_text=True))
             case "GET" | "HEAD", ["resolve", _, *path]:
-                return self.resolve(request, files.get("/".join(path)))
+                return self.resolve(request, files.get("/".join(path)), head)
         return Response(status=404)
 
     def wanted(self, thing: dict[str, Any]) -> dict[str, Any]:
@@ -275,10 +287,10 @@ class Hub:
             }
         )
 
-    def resolve(self, request: Request, content: bytes | None) -> Response:
+    def resolve(self, request: Request, content: bytes | None, commit: str) -> Response:
         if content is None:
             return Response(status=404, headers={"X-Error-Code": "EntryNotFound"})
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": "0" * 40}
+        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit}
         wanted = request.headers.get("Range")
         if not wanted:
             return Response(content, headers=headers)

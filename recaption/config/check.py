@@ -12,6 +12,7 @@ from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
 MAX_GPUS = 64
+BUILTIN = "builtin:"  # begins the path of a model that is in the package
 GPUS = re.compile(r"(?:[A-Za-z0-9][\w.+-]*:)?\d+", re.ASCII)
 TIME = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|()(\d+):(\d+):(\d+)", re.ASCII)
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -149,7 +150,7 @@ def _walk(node: Any, prefix: str) -> None:
 
 
 def _path(key: str, value: Any) -> Any:
-    """A path, or a mapping of names to paths, with `~` as the home folder."""
+    """A path, or a mapping of names to paths, absolute, with `~` as the home folder."""
     if isinstance(value, dict):
         return {name: _path(f"{key}.{name}", path) for name, path in value.items()}
     if value is None:
@@ -159,4 +160,5 @@ def _path(key: str, value: Any) -> Any:
     path = os.path.expanduser(value)
     if path.startswith("~"):
         raise bad_value(key, value, "there is no such user; a folder of that name is ./~…")
-    return path
+    elsewhere = path.startswith(BUILTIN) or URL.match(path)
+    return path if elsewhere else os.path.join(os.getcwd(), path)

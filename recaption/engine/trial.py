@@ -21,6 +21,7 @@ from recaption.config.taken import KEYS
 from recaption.engine.arguments import environment
 from recaption.engine.bare import KeyFault
 from recaption.engine.base import Device, Spec
+from recaption.engine.modules import own_modules
 from recaption.errors import RecaptionError
 
 SECONDS = 600
@@ -50,15 +51,16 @@ def find_fault(spec: Spec) -> Fault | None:
     Raises CannotTry where vLLM does not work on this machine.
     """
     try:
-        child = subprocess.run(
-            [sys.executable, "-m", __name__],
-            input=spec.to_json(),
-            env={**os.environ, **environment(Device(0))},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        with own_modules(spec) as modules:
+            child = subprocess.run(
+                [sys.executable, "-m", __name__],
+                input=spec.to_json(),
+                env={**os.environ, **environment(Device(0)), **modules},
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise CannotTry(f"importing vLLM takes more than {SECONDS} s") from None
     lines = child.stdout.strip().splitlines()

@@ -16,9 +16,11 @@ from recaption.errors import UserError, bad_value
 from recaption.launch.fields import check_fields
 from recaption.launch.preflight import check_engines
 from recaption.model_files import check_architectures, resolve
+from recaption.model_hub import at_commit
 from recaption.prepare.score import pin_scorers
 from recaption.run.folders import make_folders
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
+from recaption.run.kept import keep_template
 from recaption.run.mistaken import refuse_mistaken
 from recaption.run.paths import RunPaths, stem
 from recaption.run.record import RULES, InputShard, Run, read_run, write_run
@@ -56,7 +58,10 @@ def freeze(
         check_fields(config, prompts, shards)
     pin_scorers(config, exists=there is not None)
     rules = there.rules if there else RULES
-    model = resolve(config.model, needed=config.engine.kind != "fake", rules=rules)
+    wanted = config.model
+    if there:
+        wanted = at_commit(wanted, there.model, named="model.revision" in named)
+    model = resolve(wanted, needed=config.engine.kind != "fake", rules=rules)
     if there is None:
         check_architectures(config.model, model)
         check_engines(config, prompts, model)
@@ -80,10 +85,13 @@ def freeze(
             _refuse_foreign(paths)
             return paths, run
         if create(paths, run, config.output.group):
+            keep_template(paths, covered, config.model.chat_template)
             return paths, run
     frozen = read_run(paths)
     _compare(paths, frozen, run)
     refuse_effects(frozen, config, prompts, named)
+    if write:
+        keep_template(paths, frozen.identity, config.model.chat_template)
     return paths, frozen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from recaption.engine.base import Caption, Device, Spec
+from recaption.engine.modules import own_modules
 from recaption.errors import TaskError
 from recaption.pipeline import children
 from recaption.pipeline.alarm import Alarm
@@ -42,10 +44,11 @@ class Pipeline:
         log: Path,
         facts: dict[str, Any],
     ) -> None:
-        children.set_up(spec)
         self.flush_seconds = spec.config.slurm.flush_seconds
         self.state = ""
         with ExitStack() as endings:
+            os.environ.update(endings.enter_context(own_modules(spec)))
+            children.set_up(spec)
             self.preparation = Preparation(spec, workers)
             endings.callback(self.preparation.close)
             self.engines = Engines(spec, devices, self.preparation.arena.path, log)

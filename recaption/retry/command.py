@@ -17,6 +17,7 @@ from recaption.launch.submission import show_plan, submit_missing
 from recaption.retry.recompose import Wanted, recompose
 from recaption.retry.settle import give_up, take_back
 from recaption.run.identity import differences
+from recaption.run.kept import keep_template
 from recaption.run.mistaken import refuse_mistaken
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, derived, open_run
@@ -148,6 +149,7 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
     if wanted.config.dry_run:
         return show_plan(target, new, wanted.config, selected).code
     new = make_run(target, new)
+    keep_template(target, new.identity, wanted.config.model.chat_template)
     untouched = [name for name in state.done if name not in affected]
     take_over(paths, state, target, new, untouched)
     again = sum(

@@ -17,6 +17,7 @@ from recaption.errors import UserError
 from recaption.model_files import resolve
 from recaption.prompt import check_prompts
 from recaption.run.identity import as_frozen, identity
+from recaption.run.kept import kept_template
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
 from recaption.shard.patterns import expand
@@ -63,6 +64,9 @@ def recompose(
     config = typed_config(stored, str(paths.submission(last.number)))
     config.output.dir = str(paths.root)
     check(config)
+    if not {"model", "model.chat_template"} & set(keys):
+        kept = kept_template(paths, run.identity)
+        config.model.chat_template = kept or config.model.chat_template
     prompts = _prompts(config, run, keys, prepared, config_dir)
     sections = {key.split(".")[0] for key in keys}
     if sections <= FREE:

@@ -69,6 +69,10 @@ class RunPaths:
     def failures(self) -> Path:
         return self.meta / "failed"
 
+    def kept(self, digest: str) -> Path:
+        """A small file that the run is made with, under its sha256."""
+        return self.meta / "kept" / digest
+
     def folders(self) -> list[Path]:
         """Every folder that a run needs, parents first."""
         below = [self.markers, self.submissions, self.failures, self.leases, self.journals]

@@ -21,6 +21,7 @@ from recaption.errors import DiskFull, RecaptionError, TaskError
 from recaption.model_files import model_folder
 from recaption.pipeline.librarian import Context
 from recaption.pipeline.loop import DRAIN, NOW, Pipeline
+from recaption.run.kept import template_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission
 from recaption.run.tasklog import TaskLog
@@ -117,6 +118,7 @@ def _work(
     log.write("start", **_whereabouts(), engines=len(devices), workers=workers, cpus=cpus())
     if not claims.anything_left():
         return "done"
+    config.model.chat_template = template_of(paths, run.identity, config.model.chat_template)
     path = run.model["path"]
     folder = str(model_folder(path)) if path else None
     spec = Spec(config, tuple(run.prompts), folder, run.rules)

@@ -72,7 +72,7 @@ Launch = Callable[..., Completed]
         (["{good}", "engine=vllm", "model.name=x", "model.path=/nowhere"], ["model.path=/nowhere"]),
         (
             ["{good}", "engine=vllm", "model.name=x", "model.path=."],
-            ["model.path=.", "config.json"],
+            ["model.path=/", "config.json"],
         ),
         (["{good}", "model.chat_template=/nowhere"], ["model.chat_template", "/nowhere"]),
         (["{good}", "output.dir=s3://b/run"], ["output.dir=s3://b/run", "recaption.upload"]),
