@@ -9,6 +9,7 @@ from recaption import card, publish, shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import GIVEN_UP, RunState, scan
+from recaption.run.tasklog import TaskLog
 
 
 def mark(paths: RunPaths, run: Run, name: str, reason: str, tag: str) -> None:
@@ -19,6 +20,9 @@ def mark(paths: RunPaths, run: Run, name: str, reason: str, tag: str) -> None:
         GIVEN_UP: reason,
         "finished": time.time(),
     }
+    log = TaskLog(paths.inherited_log(tag))
+    log.write("given_up", shard=name)
+    log.close()
     marker = paths.marker(name)
     if publish.create(marker, publish.to_json(record), paths.temporary(marker, tag)):
         for path in (paths.sidecar(name), paths.failure(name)):

@@ -102,6 +102,7 @@ class _Logged:
     reasons: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     again: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)  # once; their markers tell
     inherited: set[str] = field(default_factory=set)
 
 
@@ -115,7 +116,7 @@ def scan(paths: RunPaths, run: Run) -> RunState:
             tasks.append(task)
     done, given_up = {}, {}
     for name in (shard.name for shard in run.shards if shard.name in marked):
-        if name in logged.counts:
+        if name in logged.counts and name not in logged.given_up:
             done[name] = logged.counts[name]
         elif GIVEN_UP in (record := _marker(paths, name)):
             given_up[name] = record[GIVEN_UP]
@@ -201,6 +202,8 @@ def _read_task(paths: RunPaths, name: str, logged: _Logged) -> TaskState | None:
                 _published(event, logged)
                 if inherited:
                     logged.inherited.add(event["shard"])
+            case "given_up":
+                logged.given_up.add(event["shard"])
             case "failed":
                 logged.failed[event["shard"]] = {**event, "label": label}
             case "beat":

@@ -1,8 +1,9 @@
 """A task's own log of what it did, as JSON lines: one file per attempt, only appended to.
 
 Events: `start`, `published` (a shard with its counts, and the most frequent reasons of samples
-without a caption), `failed` (a shard with the reason), `beat` (what the task has done so far; ever
-rarer, at least once a minute), `stopping` (a signal asked for it), `stop`.
+without a caption), `failed` (a shard with the reason), `given_up` (a shard, by an operator), `beat`
+(what the task has done so far; ever rarer, at least once a minute), `stopping` (a signal asked for
+it), `stop`.
 """
 
 from __future__ import annotations

@@ -126,8 +126,14 @@ def test_attempts_that_come_to_nothing_end(
     shards = make_shards(12, 60)
     words = ["engine.rate=0.001", "slurm.tasks=1", "slurm.attempts=2"]
     run = Run.launch(lab, tmp_path / "run", shards.words(0, 1), *words, "slurm.signal_delay=4")
+
+    def engines_were_ready(number: int) -> bool:
+        """Before that, a signal would call the attempt off."""
+        attempts = run.attempts()
+        return len(attempts) == number and any(e.get("engine_seconds") for e in attempts[-1].events)
+
     for number in (1, 2):
-        lab.wait_until(lambda n=number: len(run.attempts()) == n, 30, f"attempt {number}")
+        lab.wait_until(lambda n=number: engines_were_ready(n), 30, f"attempt {number}")
         lab.scancel("-s", "USR2", run.array)
     run.wait(20)
     assert lab.state(run.array) == "FAILED"

@@ -64,6 +64,20 @@ def assert_no_marker_without_data(s3: S3, run: Path) -> None:
         assert there == wanted(run)
 
 
+def test_a_run_with_a_shard_that_was_given_up(s3: S3, run: Path, upload: Upload) -> None:
+    """Its marker goes along, so that a copy knows it."""
+    meta = run / ".recaption"
+    for path in (run / "sizes.json", run / "README.md", run / "odd.tar", meta / "shards/odd.json"):
+        path.unlink()
+    refused(upload(run, f"s3://{s3.bucket}/set"), "1 of 4 shards")
+    assert launch(str(run), "--give-up", "odd", cwd=run.parent, module="retry").returncode == 0
+    result = upload(run, f"s3://{s3.bucket}/set")
+    assert result.returncode == 0, result
+    assert "given up: odd.tar" in result.stdout
+    assert s3.objects("set/") == wanted(run)
+    assert b"given_up" in s3.objects("set/")[".recaption/shards/odd.json"]
+
+
 def test_everything_once(s3: S3, run: Path, upload: Upload) -> None:
     """The bucket has the run's bytes; again nothing is sent; nothing local changes."""
     before = files_of(run)
