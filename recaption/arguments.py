@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from recaption.config.check import check_folder
 from recaption.errors import UserError, bad_choice
 
 
@@ -27,6 +28,8 @@ def parse(
             following = value if equals else next(rest, None)
             if not following:
                 raise UserError(f"{name}: needs a value")
+            if name == "-o":
+                check_folder("-o", following)
             given[name] = following
         elif argument in flags:
             found.add(argument)

@@ -30,9 +30,7 @@ def check(config: Config) -> None:
             raise bad_value(
                 key, value, "use letters, digits and . _ + - (it becomes a folder name)"
             )
-    if URL.match(config.output.dir):
-        local = "must be a folder here; recaption.upload copies a run to s3:// and hf://"
-        raise bad_value("output.dir", config.output.dir, local)
+    check_folder("output.dir", config.output.dir)
     if not LICENSE.fullmatch(config.output.license):
         reason = "an identifier as the Hub has it, such as cc-by-4.0, apache-2.0 or other"
         raise bad_value("output.license", config.output.license, reason)
@@ -85,6 +83,13 @@ def _size(key: str, value: Any) -> list[int] | None:
     if len(sides) != 2 or not all(type(n) is int and 1 <= n <= 4096 for n in sides):
         raise bad_value(key, value, "a side of 1 to 4096 pixels, or [height,width]")
     return sides
+
+
+def check_folder(key: str, value: str) -> None:
+    """Raise UserError for a URL where a run's folder is needed."""
+    if URL.match(value):
+        local = "must be a folder here; recaption.upload copies a run to s3:// and hf://"
+        raise bad_value(key, value, local)
 
 
 def minutes(value: Any) -> int | None:

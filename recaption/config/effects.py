@@ -37,6 +37,8 @@ def _greedy(c: Config) -> bool:
     return c.sampling.temperature == 0 and not hotter
 
 
+VLLMS_OWN = tuple(f"model.{k}" for k in "processor engine dtype quantization load_format".split())
+VLLMS_OWN += ("model.chat_template", "model.trust_remote_code", "model.max_model_len", "sampling.")
 SLURMS_OWN = "partition account qos constraint exclude setup python srun_args additional".split()
 IDLE = (
     Idle(("watermark.",), lambda c: c.watermark.kind == "off", "needs watermark=onnx"),
@@ -128,6 +130,9 @@ def remarks(config: Config, named: Collection[str]) -> list[str]:
             f"sampling.max_tokens={longest}: model.max_model_len={room} has to hold picture, prompt "
             "and caption, so no caption can be so long"
         )
+    if config.engine.kind == "fake":
+        unread = [k.rstrip("_") for k in sorted(named) if k.startswith(VLLMS_OWN)]
+        found += [f"engine=fake reads no {', '.join(unread)}"] if unread else []
     if config.slurm.kind != "cluster":
         limits = sorted({"slurm.time", "slurm.mem"} & set(named))
         found += [f"{_shown(config, key)}: limits nothing without slurm=cluster" for key in limits]
@@ -149,8 +154,6 @@ def _scorers(config: Config, named: Collection[str]) -> Iterator[str]:
         key = f"scorers.{name}"
         if f"{key}.threshold" in named and scorer.action == "score":
             yield f"{key}.threshold: decides nothing with {key}.action=score; see drop, drop_below"
-        if f"{key}.class_" in named and scorer.kind in ("sigmoid", "value"):
-            yield f"{key}.class: chooses one of several outputs, and {key}.kind={scorer.kind} has one"
 
 
 def _paths(config: Config, named: Collection[str]) -> Iterator[str]:

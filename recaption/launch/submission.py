@@ -51,8 +51,7 @@ def submit_missing(
     """Submit the unpublished shards among `selected` (positions); wait where `config` says so.
 
     Prints run directory, job ids, log pattern and the next command; with Slurm also warnings, and
-    `doubt`, which is one. Raises UserError when Slurm
-    refuses the job.
+    `doubt`, which is one. Raises UserError when Slurm refuses the job.
     """
     marked = paths.marked()
     names = {run.shards[p].name for p in selected}

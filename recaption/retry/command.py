@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recaption.config.check import check_folder
 from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
 from recaption.given_up import inherit
@@ -125,6 +126,7 @@ def _selected(wanted: Wanted, run: Run, submissions: Sequence[Submission]) -> li
 def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> int:
     """Make the new run and submit its affected shards."""
     assert options.output is not None
+    check_folder("-o", options.output)
     target = RunPaths(Path(options.output).expanduser().absolute())
     if target.root.resolve() == paths.root.resolve():
         raise bad_value("-o", options.output, "is the run itself; choose another folder")

@@ -175,6 +175,7 @@ def test_a_parent_that_lacks_shards(parent: Parent, tmp_path: Path) -> None:
         (("--where", "truncated"), "-o: needed"),
         (("-o", "x"), "--where: needed"),
         (("--where", "truncated", "-o", "."), "is the run itself"),
+        (("--where", "truncated", "-o", "s3://bucket/x"), "-o=s3://bucket/x: must be a folder"),
         (("--were", "truncated", "-o", "x"), "did you mean --where?"),
     ],
 )

@@ -121,11 +121,14 @@ def test_the_range(source: dict[str, list[Sample]], tmp_path: Path) -> None:
         ("--status=odd", "rejected"),
         ("--status=failed", "-o"),
         ("--reson=x", "--reason"),
+        ("--status=rejected -o=s3://bucket/new", "-o=s3://bucket/new: must be a folder"),
+        ("--status=rejected -o=new%j", "output.dir"),
+        ("--status=rejected -o=new quality.repeats=3 quality.flags=[empty]", "quality.repeats=3"),
     ],
 )
 def test_what_a_retry_refuses(finished: Path, word: str, named: str) -> None:
     before = contents(finished)
-    refused(retry(str(finished), word, cwd=finished.parent), named)
+    refused(retry(str(finished), *word.split(), cwd=finished.parent), named)
     assert contents(finished) == before
 
 

@@ -25,7 +25,6 @@ def said(*words: str) -> tuple[list[str], list[str]]:
         "watermark.class=0",
         "watermark.threshold=0.3 watermark=onnx watermark.path=/x.onnx",
         "scorers.a.threshold=0.3 scorers.a.path=/x.onnx",
-        "scorers.a.class=0 scorers.a.path=/x.onnx scorers.a.kind=value",
         "model.revision=abc",
         "model.revision=abc model=qwen3-vl-4b model.path=/x",
         "sampling.top_p=0.9 quality.retries=0",
@@ -84,7 +83,7 @@ def test_a_key_without_effect_is_refused(words: str) -> None:
         "sampling.seed=1",
         "quality.flags=[empty]",
         "quality.script=latin quality.script_share=0.1",
-        "engine=fake engine.rate=5 engine.record=/tmp/x model=qwen3-vl-4b sampling.max_tokens=9",
+        "engine=fake engine.rate=5 engine.record=/tmp/x model=qwen3-vl-4b",
         "engine.max_num_seqs=4 data.workers=1 data.tries=3 wait=false data.allow_pipe=true",
         "slurm.tasks=2 slurm.gpus=a100:1 slurm.cpus=2 slurm.parallelism=1 slurm.steal=false",
         "slurm=cluster slurm.partition=gpu slurm.setup=[x] slurm.additional.licenses=a",
@@ -136,6 +135,8 @@ def test_further_options_of_a_sites_own() -> None:
 
 def test_what_is_only_remarked() -> None:
     assert said()[1] == []
+    fake = said("engine=fake", "sampling.max_tokens=9", "model.dtype=auto", "model.max_pixels=99")
+    assert fake == ([], ["engine=fake reads no model.dtype, sampling.max_tokens"])
     ((longest, *_), (time,)) = (said("sampling.max_tokens=512")[1], said("slurm.time=60")[1])
     assert longest.startswith("sampling.max_tokens=512: model.max_model_len=512")
     assert time == "slurm.time=60: limits nothing without slurm=cluster"
