@@ -15,7 +15,7 @@ from recaption import card
 from recaption.config.schema import Config
 from recaption.errors import UserError
 from recaption.launch.plan import slices
-from recaption.run.alarm import of_shards
+from recaption.run.alarm import SHOWN, of_shards, reasons_of
 from recaption.run.folders import make_folders
 from recaption.run.paths import RunPaths
 from recaption.run.record import (
@@ -221,6 +221,9 @@ def _wait(
         for reason in sorted(filter(None, ends)):
             print(f"  a task ended: {reason}", file=sys.stderr)
     alarm = _alarm(config, state, names)
+    if not alarm:
+        for reason, samples in reasons_of(state, names).most_common(SHOWN):
+            print(f"  {samples} × {reason}")
     return 1 if unpublished or alarm else 0
 
 

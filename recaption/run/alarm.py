@@ -28,12 +28,19 @@ def of_shards(share: float, state: RunState, names: Iterable[str]) -> str:
 
     Samples that a retry asked again for being rejected or failed, and that are so again, don't count.
     """
+    names = list(names)
     counts: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
     for name in names:
         counts.update(state.done.get(name, {}))
         counts.subtract(state.again.get(name, {}))
+    return verdict(share, counts, reasons_of(state, names), "of the selected shards")
+
+
+def reasons_of(state: RunState, names: Iterable[str]) -> Counter[str]:
+    """Why samples of these shards are rejected or failed, by what each shard's log line says."""
+    reasons: Counter[str] = Counter()
+    for name in names:
         for reason, (count, _) in state.reasons.get(name, {}).items():
             if reason.startswith(BAD):
                 reasons[reason] += count
-    return verdict(share, counts, reasons, "of the selected shards")
+    return reasons

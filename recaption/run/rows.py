@@ -19,6 +19,7 @@ UNREAD = "unread"  # no state: the source could not be read, and the shard is tr
 DAMAGED = "data.damaged"  # noted in a sidecar, and a field of a marker
 REASONS = 5  # per shard, in the task's log
 REASON_LENGTH = 120
+NUMBER = re.compile(r"(?P<field>\{[^{}]*\})|\d+(\.\d+)?")  # but for those in a prompt's field
 
 
 def schema(prompts: Sequence[str], scores: Sequence[str] = ()) -> pa.Schema:
@@ -109,7 +110,7 @@ def no_better(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 def kind_of(status: str, reason: str) -> str:
     """A state with its reason, whose numbers become N, so that those of one kind count together."""
-    kind = re.sub(r"\d+(\.\d+)?", "N", reason)
+    kind = NUMBER.sub(lambda m: m["field"] or "N", reason)
     return f"{status}: {kind[:REASON_LENGTH]}"
 
 

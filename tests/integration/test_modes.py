@@ -131,7 +131,8 @@ def test_several_prompts_give_the_captions_of_separate_runs(
 
 def test_fields_of_a_prompt_come_from_the_sample(source: Source, tmp_path: Path) -> None:
     """A sample that lacks one is rejected by name, alone."""
-    launched(source.word, *FAKE, "prompt.text={json.id} {{x}} {caption}", NAMED, cwd=tmp_path)
+    words = (source.word, *FAKE, "prompt.text={json.id} {{x}} {caption}", NAMED)
+    result = launched(*words, cwd=tmp_path)
     states = {r["key"]: r for name in source.shards for r in rows(tmp_path / "run", name)}
     for key, sample in source.samples.items():
         if sample.picture is None:
@@ -143,6 +144,8 @@ def test_fields_of_a_prompt_come_from_the_sample(source: Source, tmp_path: Path)
             assert "{json.id}" in states[key]["reason"]
     drawn = {r["status"] for key, r in states.items() if source.samples[key].picture}
     assert drawn == {"captioned", "rejected"}
+    missing = sum("{json.id}" in r["reason"] for r in states.values())
+    assert f"  {missing} × rejected: prompt field {{json.id}} is missing in" in result.stdout
 
 
 def test_a_prompt_reaches_the_model_as_it_was_typed(one_shard: Path, tmp_path: Path) -> None:
