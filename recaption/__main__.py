@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "runs as one page: pictures, captions side by side, statistics",
     "verify": "whether what was published is whole, right, and loads",
     "retry": "what is missing again, or some samples in a new run",
+    "stop": "end what works on a run; it keeps what it has made",
     "filter": "a new run from the samples of one that fulfil an expression",
     "join": "full shards from a run that has captions only",
     "upload": "a finished run to the Hugging Face Hub or to S3",

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SECONDS = 30  # that Slurm's commands get to answer
+ENDING = set(
+    "BOOT_FAIL CANCELLED COMPLETED COMPLETING DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
+    "TIMEOUT".split()
+)
 SHORTEST, LONGEST = 1.0, 30.0  # seconds between two questions
 
 
@@ -24,6 +28,11 @@ class Job:
     def held(self) -> bool:
         """JobHeldAdmin, JobHeldUser, or held by Slurm after failed launches."""
         return self.state == "PENDING" and "held" in self.reason.lower()
+
+    @property
+    def ending(self) -> bool:
+        """Nothing of it works any more, or is about to."""
+        return self.state in ENDING
 
 
 class Queue:
@@ -85,6 +94,15 @@ def jobs(arrays: Sequence[str]) -> dict[str, Job] | None:
         if len(fields) == 4:
             found[fields[0]] = Job(fields[1], fields[3], fields[2])
     return found
+
+
+def cancel(arrays: Sequence[str]) -> str:
+    """Cancel jobs: their tasks get TERM, flush, and are not requeued. Why that failed, or ''."""
+    shown = _output(["scancel", *arrays])
+    if shown is None:
+        return "it is not there, or does not answer"
+    code, _, err = shown
+    return (err.strip() or f"exit code {code}") if code else ""
 
 
 def ended(ids: Sequence[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ OPTIONS = {  # what each command takes besides KEY=VALUE and files
     "status": "--watch --json --help",
     "verify": "--input --complete --json --help",
     "retry": "--status --reason --config-dir --help",
+    "stop": "--help",
     "filter": "--where --help",
     "report": "--samples --shards --fetch --help",
     "join": "--spool --allow-pipe --help",

@@ -331,4 +331,5 @@ class Config:
     quality: Quality = field(default_factory=Quality)
     output: Output = field(default_factory=Output)
     wait: bool | None = key(None, "stay until the end; default: with slurm=local only")
+    force: bool = key(False, "submit although jobs or tasks of the run are at work", was=False)
     dry_run: bool = key(False, "print the plan and the batch script, submit nothing")

@@ -22,7 +22,7 @@ from recaption.errors import RecaptionError, UserError
 from recaption.launch.freeze import freeze, run_at
 from recaption.launch.options import Options, parse
 from recaption.launch.plan import data_name, inputs, select
-from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing
+from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing, waited
 from recaption.prompt import check_prompts
 from recaption.run.record import FIRST_RULES
 from recaption.shard.patterns import Patterns, first_shard
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
             return 0
     _check_distinct(points)
     if len(points) == 1:
-        return _launch(points[0]).code
+        return waited([_launch(points[0])])[0].code
     return _sweep(points)
 
 
@@ -200,6 +200,7 @@ def _sweep(points: list[Point]) -> int:
             print(f"{_label(point, points)}: {e}", file=sys.stderr)
             code, text = (2, "refused") if isinstance(e, UserError) else (1, "failed")
             outcomes.append(Outcome(None, "-", code, text))
+    outcomes = waited(outcomes)  # of Slurm's jobs, once all are submitted
     print(f"\n{'point':40} {'jobs':16} {'result':14} run directory")
     for point, outcome in zip(points, outcomes, strict=True):
         where = outcome.run or point.config.output.dir

@@ -23,6 +23,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
 from recaption.task.attempt import TIED, run_task
 from recaption.task.devices import CPUS, cpus, visible_gpus
+from recaption.task.process import Process, process_of
 
 STOP_SECONDS = 30.0
 
@@ -43,7 +44,12 @@ class LocalTasks:
         self.codes: dict[int, int] = {}
 
     def alive(self) -> bool:
-        """Start what may start, collect what has ended; False when all have ended."""
+        """Start what may start, collect what has ended; False when all have ended.
+
+        Where recaption.stop asks for it, all are stopped.
+        """
+        if self.paths.stop(self.submission.number).exists():
+            self.stop()
         for task, (process, place) in list(self.running.items()):
             code = process.poll()
             if code is not None:
@@ -67,6 +73,11 @@ class LocalTasks:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         self.running.clear()
+
+    def processes(self) -> list[Process]:
+        """Who those are that run."""
+        found = (process_of(process.pid) for process, _ in self.running.values())
+        return [process for process in found if process]
 
     def logs(self) -> Path:
         return self.paths.logs / f"{self.submission.number}-*_log.out"

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +28,8 @@ from recaption.run.record import (
 )
 from recaption.run.scan import RunState, named, scan
 from recaption.sockets import too_long
+from recaption.status.at_work import at_work
+from recaption.task.process import this_process
 from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
@@ -43,12 +45,14 @@ class Outcome:
     jobs: str
     code: int
     text: str
+    wait: Callable[[], int] | None = None  # until its jobs end; the exit code then
 
 
 def submit_missing(
     paths: RunPaths, run: Run, config: Config, selected: list[int], doubt: str = ""
 ) -> Outcome:
-    """Submit the unpublished shards among `selected` (positions); wait where `config` says so.
+    """Submit the unpublished shards among `selected` (positions); wait for local tasks where `config`
+    says so. For Slurm's jobs waited() does, on the outcome.
 
     Prints run directory, job ids, log pattern and the next command; with Slurm also warnings, and
     `doubt`, which is one. Raises UserError when Slurm refuses the job.
@@ -68,14 +72,19 @@ def submit_missing(
         return Outcome(paths.root, "-", 1 if _alarm(config, state, names) else 0, "nothing to do")
     if config.slurm.kind != "cluster" and (reason := too_long()):
         raise UserError(reason)
+    if not config.force:
+        _refuse_at_work(paths)
     _warn_of_other_versions(run)
+    waits_here = config.slurm.kind != "cluster" and config.wait is not False
+    us = this_process() if waits_here else None
     submission = Submission(
         number=0,
-        config=plain_config(config),
+        config=plain_config(replace(config, force=False)),  # which a retry takes up
         selected=selected,
         slices=parts,
         created=time.time(),
         left_out=left_out(config),
+        processes=[asdict(us)] if us else [],
     )
     tag = uuid.uuid4().hex
     submission = write_submission(paths, submission, tag)
@@ -83,7 +92,41 @@ def submit_missing(
     print(f"{len(missing)} of {len(selected)} selected shards to do, {len(parts)} tasks{rest}")
     if config.slurm.kind == "cluster":
         return _on_cluster(paths, run, submission, config, tag, doubt)
-    return _here(paths, run, submission, config)
+    return _here(paths, run, submission, config, tag)
+
+
+def waited(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Outcomes once their jobs have ended, where they wait; Ctrl-C and TERM leave jobs at work."""
+    done: list[Outcome] = []
+    interrupted = False
+    with _interruptible():
+        for outcome in outcomes:
+            try:
+                if outcome.wait and not interrupted:
+                    code = outcome.wait()
+                    text = "done" if code == 0 else "incomplete"
+                    done.append(replace(outcome, code=code, text=text, wait=None))
+                    continue
+            except KeyboardInterrupt:
+                interrupted = True
+            if outcome.wait:
+                print(
+                    f"the jobs go on: {outcome.jobs}; `python -m recaption.stop {outcome.run}` cancels "
+                    f"them, `python -m recaption.status {outcome.run}` shows them",
+                    file=sys.stderr,
+                )
+                outcome = replace(outcome, code=1, text=STOPPED, wait=None)
+            done.append(outcome)
+    return done
+
+
+def _refuse_at_work(paths: RunPaths) -> None:
+    """A second array beside the first would only take its shards away from it."""
+    if found := at_work(paths):
+        raise UserError(
+            f"the run in {paths.root} is at work: {found}. Nothing is submitted; wait for its end, end "
+            f"it with `python -m recaption.stop {paths.root}`, or submit more tasks with force=true"
+        )
 
 
 def _warn_of_other_versions(run: Run) -> None:
@@ -153,18 +196,22 @@ def _on_cluster(
             file=sys.stderr,
         )
     sys.stdout.flush()
-    code = 1 if submitted.refused else 0
-    if config.wait:
-        names = {run.shards[p].name for p in submission.selected}
+    outcome = Outcome(paths.root, ",".join(arrays), 1 if submitted.refused else 0, "submitted")
+    if not config.wait:
+        return outcome
+    names = {run.shards[p].name for p in submission.selected}
+
+    def wait() -> int:
         queue = Queue(arrays)
-        code = _wait(
-            paths, run, submission, config, lambda: queue() and not names <= paths.marked()
-        )
+        working = lambda: queue() and not names <= paths.marked()  # noqa: E731
+        code = _wait(paths, run, submission, config, working)
         card.complete(paths, run, tag)
-    return Outcome(paths.root, ",".join(arrays), code, "submitted")
+        return code
+
+    return replace(outcome, wait=wait)
 
 
-def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> Outcome:
+def _here(paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str) -> Outcome:
     from recaption.launch.local import LocalTasks
 
     waiting = config.wait is not False
@@ -176,6 +223,8 @@ def _here(paths: RunPaths, run: Run, submission: Submission, config: Config) -> 
     sys.stdout.flush()
     if not waiting:
         tasks.alive()
+        processes = [asdict(process) for process in tasks.processes()]
+        add_jobs(paths, replace(submission, processes=processes), tag)
         return Outcome(paths.root, ",".join(jobs), 0, "started")
     with _interruptible():
         try:

@@ -14,7 +14,7 @@ from recaption.errors import UserError, bad_choice, bad_value
 from recaption.given_up import inherit
 from recaption.launch.freeze import refuse_effects
 from recaption.launch.plan import select
-from recaption.launch.submission import show_plan, submit_missing
+from recaption.launch.submission import show_plan, submit_missing, waited
 from recaption.retry.recompose import Wanted, recompose
 from recaption.retry.settle import give_up, take_back
 from recaption.run.identity import differences
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
         marked = paths.marked()
         missing = [p for p in selected if run.shards[p].name not in marked]
         return show_plan(paths, run, wanted.config, missing).code
-    return submit_missing(paths, run, wanted.config, selected).code
+    return waited([submit_missing(paths, run, wanted.config, selected)])[0].code
 
 
 def _selected(wanted: Wanted, run: Run, submissions: Sequence[Submission]) -> list[int]:
@@ -163,7 +163,7 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
     if state.unsettled:
         lacks = f"{state.unsettled} shards that {paths.root} lacks"
         print(f"{lacks} are left for a retry of {target.root}")
-    return submit_missing(target, new, wanted.config, selected).code
+    return waited([submit_missing(target, new, wanted.config, selected)])[0].code
 
 
 def _check_shape(run: Run, new: Run) -> None:

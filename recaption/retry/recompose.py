@@ -22,7 +22,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
 from recaption.shard.patterns import expand
 
-FREE = {"slurm", "wait", "dry_run"}  # sections that the fingerprint knows nothing of
+FREE = {"slurm", "wait", "force", "dry_run"}  # sections that the fingerprint knows nothing of
 FILES = {"model", "model.repo", "model.revision", "model.path"}
 
 

@@ -120,6 +120,10 @@ class RunPaths:
     def submission(self, number: int) -> Path:
         return self.submissions / f"{number}.json"
 
+    def stop(self, number: int) -> Path:
+        """There once a submission's local tasks are to be stopped and none is to be started."""
+        return self.submissions / f"{number}.stop"
+
     def task_log(self, submission: int, task: int, attempt: str) -> Path:
         return self.tasks / f"{submission}-{task}@{attempt}.jsonl"
 

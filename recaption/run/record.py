@@ -68,6 +68,7 @@ class Submission:
     created: float
     jobs: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # keys that were given but are not stored
+    processes: list[dict[str, Any]] = field(default_factory=list)  # local: who waits, or the tasks
 
 
 def derived(run: Run, covered: dict[str, Any], parent: dict[str, Any], **changes: Any) -> Run:

@@ -71,13 +71,13 @@ def tasks_of(paths: RunPaths, state: RunState, submissions: list[Submission]) ->
             _task(paths, submission, number, attempts[submission.number, number], queue)
             for number in range(len(submission.slices))
         ]
-        if not _on_cluster(submission):
+        if not on_cluster(submission):
             made = _waiting(made, submission)
         found += made
     return _accounted(found)
 
 
-def _on_cluster(submission: Submission) -> bool:
+def on_cluster(submission: Submission) -> bool:
     kind: str = submission.config["slurm"]["kind"]
     return kind == "cluster"
 
@@ -91,7 +91,7 @@ def _task(
 ) -> Task:
     attempts = sorted(attempts, key=lambda a: a.start.get("time", 0.0))
     latest = attempts[-1] if attempts else TaskState(submission.number, number, "")
-    if _on_cluster(submission):
+    if on_cluster(submission):
         job = submission.jobs[number] if number < len(submission.jobs) else ""
         entry = queue.get(job) if queue is not None else None
         state, reason = _cluster_state(latest, entry, known=queue is not None)

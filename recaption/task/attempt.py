@@ -30,6 +30,7 @@ from recaption.task import metrics
 from recaption.task.attempts import fruitless, read_attempts
 from recaption.task.claims import Claims
 from recaption.task.devices import cpus, engine_devices, worker_count
+from recaption.task.process import this_process
 from recaption.task.stopping import Stopping
 from recaption.task.summary import Summary
 from recaption.versions import versions
@@ -203,7 +204,8 @@ def _whereabouts() -> dict[str, Any]:
     names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT")
     slurm = {name.lower(): _slurm(name) for name in names if _slurm(name)}
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    return {"node": node, "pid": os.getpid(), **slurm}
+    process = this_process()
+    return {"node": node, "pid": os.getpid(), "process": process and asdict(process), **slurm}
 
 
 def _provenance(run: Run, task: int) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +28,27 @@ class Process:
 
 def this_process() -> Process | None:
     """This process; None where /proc does not tell."""
-    found = _place(), _stat(os.getpid())
-    if found[0] is None or found[1] is None:
-        return None
-    return Process(*found[0], os.getpid(), found[1][START])
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> Process | None:
+    """The process that has this number here; None where there is none, or /proc does not tell."""
+    place, stat = _place(), _stat(pid)
+    return None if place is None or stat is None else Process(*place, pid, stat[START])
+
+
+def is_alive(process: Process) -> bool:
+    """True only where it is seen here, by its pid and start."""
+    stat = _stat(process.pid)
+    here = (process.host, process.boot, process.namespace) == _place()
+    return here and stat is not None and stat[STATE] not in ENDED and stat[START] == process.start
+
+
+def terminate(process: Process) -> None:
+    """TERM a process of this machine, unless it is gone. Raises PermissionError."""
+    with contextlib.suppress(ProcessLookupError):
+        if is_alive(process):
+            os.kill(process.pid, signal.SIGTERM)
 
 
 def is_gone(process: Process) -> bool:

@@ -1,0 +1,76 @@
+"""What works on a run: its jobs in Slurm's queue, and its tasks that are alive on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from recaption import slurm
+from recaption.run.paths import RunPaths
+from recaption.run.record import Submission
+from recaption.run.tasklog import read_log
+from recaption.status.tasks import on_cluster, read_submissions
+from recaption.task.process import Process, is_alive
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """Empty where nothing is seen at work; its text names all of it."""
+
+    jobs: list[str] = field(default_factory=list)  # Slurm's ids of arrays
+    tasks: dict[str, Process] = field(default_factory=dict)  # here, by SUBMISSION-TASK
+    launches: list[int] = field(default_factory=list)  # submissions that a command here waits for
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.tasks or self.launches)
+
+    def __str__(self) -> str:
+        jobs = [f"job {job}" for job in self.jobs]
+        tasks = [f"task {label} (process {p.pid})" for label, p in self.tasks.items()]
+        idle = set(self.launches) - {int(label.split("-")[0]) for label in self.tasks}
+        return ", ".join([*jobs, *tasks, *(f"submission {n}" for n in sorted(idle))])
+
+
+def at_work(paths: RunPaths) -> AtWork:
+    """Look at every submission: at the queue, and at processes by their pids and start times."""
+    submissions = read_submissions(paths)
+    ids = sorted({job.split("_")[0] for s in submissions for job in s.jobs})
+    queue = slurm.jobs(ids) or {}
+    jobs = sorted({job.split("_")[0] for job, entry in queue.items() if not entry.ending})
+    tasks: dict[str, Process] = {}
+    launches: list[int] = []
+    for submission in submissions:
+        if on_cluster(submission):
+            continue
+        ended = _local(paths, submission, tasks)
+        recorded = [Process(**record) for record in submission.processes]
+        alive = {n: p for n, p in enumerate(recorded) if is_alive(p) and p.pid != os.getpid()}
+        if (
+            submission.config.get("wait") is False
+        ):  # these are its tasks, which may only be starting
+            tasks.update({f"{submission.number}-{n}": process for n, process in alive.items()})
+        elif alive and ended < len(submission.slices):
+            launches.append(submission.number)
+    return AtWork(jobs, tasks, launches)
+
+
+def _local(paths: RunPaths, submission: Submission, alive: dict[str, Process]) -> int:
+    """Find a submission's tasks that are alive here; returns how many have ended."""
+    ended = 0
+    for task in range(len(submission.slices)):
+        logs = [read_log(path) for path in paths.task_logs(submission.number, task)]
+        for events in logs:
+            process = _process(events)
+            if process and is_alive(process):
+                alive[f"{submission.number}-{task}"] = process
+        ended += any(e["event"] == "stop" for events in logs for e in events)
+    return ended
+
+
+def _process(events: list[dict[str, Any]]) -> Process | None:
+    """Who an attempt is that has not ended, as its log says; 0.1.0's logs don't."""
+    start = next((e for e in events if e["event"] == "start"), {})
+    if not start.get("process") or any(e["event"] == "stop" for e in events):
+        return None
+    return Process(**start["process"])

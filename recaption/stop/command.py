@@ -1,0 +1,69 @@
+"""The command: cancels a run's jobs in Slurm and its tasks on this machine, and waits for their end."""
+
+from __future__ import annotations
+
+import time
+
+from recaption import publish, slurm
+from recaption.errors import UserError, bad_choice
+from recaption.run.paths import RunPaths
+from recaption.run.record import open_run
+from recaption.status.at_work import AtWork, at_work
+from recaption.task.process import terminate
+
+SECONDS = 90.0  # in which tasks end; Slurm kills them after its KillWait
+POLL = 0.5
+
+HELP = """\
+usage: python -m recaption.stop RUN
+
+Cancels the queued and running jobs of every submission of RUN, and ends its tasks on this machine. They
+keep what they have made: the same launch, or recaption.retry, goes on there.
+
+Exit code: 0 when nothing works on the run any more, 1 when something still does, 2 for a wrong use.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit code and raises UserError for a wrong use."""
+    if "-h" in arguments or "--help" in arguments:
+        print(HELP, end="")
+        return 0
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise bad_choice("option", argument, ["--help"])
+    if len(arguments) != 1:
+        raise UserError("stop: needs one run directory (see --help)")
+    paths, _ = open_run(arguments[0])
+    found = at_work(paths)
+    if not found:
+        print(f"nothing works on {paths.root}")
+        return 0
+    print(f"stopping {found}", flush=True)
+    _stop(paths, found)
+    deadline = time.monotonic() + SECONDS
+    while (left := at_work(paths)) and time.monotonic() < deadline:
+        time.sleep(POLL)
+        _end_tasks(left)
+    if left:
+        print(f"still at work: {left}")
+        return 1
+    print(f"stopped; to go on: python -m recaption.retry {paths.root}")
+    return 0
+
+
+def _stop(paths: RunPaths, found: AtWork) -> None:
+    if found.jobs and (refusal := slurm.cancel(found.jobs)):
+        raise UserError(f"stop: scancel {' '.join(found.jobs)}: {refusal}")
+    for number in found.launches:  # whoever waits there starts no further task
+        publish.create(paths.stop(number), b"", paths.temporary(paths.stop(number), "stop"))
+    _end_tasks(found)
+
+
+def _end_tasks(found: AtWork) -> None:
+    for label, process in found.tasks.items():
+        try:
+            terminate(process)
+        except PermissionError:
+            who = f"stop: task {label} (process {process.pid})"
+            raise UserError(f"{who} is another user's, who has to stop it") from None
