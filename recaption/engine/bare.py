@@ -61,6 +61,19 @@ class ProcessorWarnings(logging.Handler):
             raise KeyFault(f"model.processor.{name}", reason)
 
 
+def chat(system: str | None) -> list[Any]:
+    """A chat as vLLM takes it, with a picture and a mark in place of the prompt's text."""
+    picture = {"type": "image_pil", "image_pil": PIL.Image.new("RGB", (64, 64))}
+    messages = [{"role": "user", "content": [picture, {"type": "text", "text": MARK}]}]
+    return [*([{"role": "system", "content": system}] if system else []), *messages]
+
+
+def said(error: BaseException) -> str:
+    """An error in a line, by its cause where vLLM has wrapped that."""
+    reason = error.__cause__ or error
+    return f"{type(reason).__name__}: {reason}"
+
+
 def without(value: str, tokens: Sequence[str]) -> str:
     """A text without any of these tokens, nor what taking one out leaves of another."""
     before = None

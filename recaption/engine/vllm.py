@@ -205,12 +205,7 @@ class VllmRenderer:
         if key not in self.templates:
             if len(self.templates) >= TEXTS:
                 self.templates.clear()
-            picture = {"type": "image_pil", "image_pil": PIL.Image.new("RGB", (64, 64))}
-            content = [picture, {"type": "text", "text": MARK}]
-            messages: list[Any] = [{"role": "user", "content": content}]
-            if question.system:
-                messages.insert(0, {"role": "system", "content": question.system})
-            _, prompt = self.renderer.render_messages(messages, self.chat)
+            _, prompt = self.renderer.render_messages(bare.chat(question.system), self.chat)
             text = prompt.get("prompt")
             if not isinstance(text, str) or text.count(MARK) != 1:
                 raise ValueError(f"the model's chat template makes {prompt!r} of the prompt {MARK}")
@@ -245,8 +240,7 @@ class VllmEngine:
             if isinstance(answer, BaseException):
                 if self.engine.errored or not isinstance(answer, Exception):
                     raise answer
-                reason = answer.__cause__ or answer
-                raise SampleError(f"{type(reason).__name__}: {reason}") from answer
+                raise SampleError(bare.said(answer)) from answer
         return [answer for answer in answers if isinstance(answer, Caption)]
 
     def steps(self) -> int:
@@ -320,7 +314,7 @@ def has_platform() -> bool:
 
 def attempt(spec: Spec) -> None:
     """Build all that an engine is given, and render a picture; raises whatever does not fit."""
-    sampling_parameters(spec, spec.config.sampling.temperature)
+    VllmEngine(spec, Device(0))
     size = spec.config.engine.tensor_parallel
     several = {"distributed_executor_backend": "mp"} if size > 1 else {}  # or it counts GPUs here
     engine_arguments(spec, size, **several).create_engine_config()

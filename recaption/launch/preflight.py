@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from recaption.config.check import gpu_count
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
 from recaption.engine.trial import ENGINE_KEYS, CannotTry, Fault, find_fault
 from recaption.errors import UserError, bad_value
+from recaption.launch.local import gpus_of, places
 from recaption.model_files import ModelFiles, model_folder
-from recaption.task.devices import visible_gpus
 from recaption.versions import versions
 
 ELSEWHERE = ("name", "path", "repo", "revision", "cache", "architectures")  # files say more
@@ -66,7 +67,10 @@ def _not_tried(why: str) -> str:
 def _check_gpus(config: Config) -> None:
     """GPUs of a task, as far as they are known here."""
     settings, slurm = config.engine, config.slurm
-    gpus = slurm.gpus if slurm.kind == "cluster" else len(visible_gpus()[: slurm.gpus])
+    if slurm.kind == "cluster":
+        gpus = gpu_count(slurm.gpus) if slurm.gpus is not None else 0
+    else:
+        gpus = len(gpus_of(config)) // places(config, slurm.tasks or 1)
     if not gpus:
         return
     size, replicas = settings.tensor_parallel, settings.replicas or 1

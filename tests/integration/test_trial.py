@@ -139,6 +139,7 @@ def test_launch_says_where_it_cannot_try(
         (["engine.replicas=8"], "engine.replicas=8"),
         (["engine.replicas=3", "engine.tensor_parallel=2"], "engine.replicas=3"),
         (["engine.tensor_parallel=5"], "engine.tensor_parallel=5"),
+        (["slurm.gpus=a100:4", "engine.replicas=5"], "engine.replicas=5"),
     ],
 )
 def test_more_gpus_than_there_are(

@@ -1,8 +1,9 @@
-"""What vLLM raises for one request is that request's; what it raises at its end is the engine's."""
+"""What engines are given, and whose an error is: one request's, or the engine's."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
-from recaption.engine.base import Device, Spec
+from recaption.engine.arguments import environment, request_seed
+from recaption.engine.base import Device, Question, Spec
 from recaption.errors import SampleError
+from recaption.task import devices
 
 
 class Engine:
@@ -59,3 +62,54 @@ def test_the_end_of_an_engine() -> None:
         ask(EngineDeadError(), dead=True)
     with pytest.raises(KeyError):
         ask(KeyError("the output handler ended"), dead=True)
+
+
+SAMPLING = {  # another value of each key than its default
+    "max_tokens": 7, "temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1,
+    "repetition_penalty": 1.1, "seed": 3, "stop": ["."], "ignore_eos": True,
+}  # fmt: skip
+
+
+def test_every_sampling_key_reaches_vllm() -> None:
+    from recaption.engine.vllm import sampling_parameters
+
+    words = [f"sampling.{k}={str(v).lower()}" for k, v in SAMPLING.items() if k != "stop"]
+    cfg = compose_config(prepare(["data.shards=/x.tar", *words, "sampling.stop=['.']"]))
+    config = to_config(cfg)
+    assert dataclasses.asdict(config.sampling) == SAMPLING
+    made = sampling_parameters(Spec(config, (config.prompt,), "x"), config.sampling.temperature)
+    for name, value in SAMPLING.items():
+        if name != "seed":  # each request has its own
+            assert getattr(made, name) == value, name
+    seeds = [
+        request_seed(config.sampling, picture, Question("short", None, "x", attempt))
+        for picture in ("a", "b")
+        for attempt in (0, 1)
+    ]
+    assert len(set(seeds)) == 4
+    other = dataclasses.replace(config.sampling, seed=4)
+    assert request_seed(other, "a", Question("short", None, "x")) not in seeds
+
+
+@pytest.mark.parametrize(
+    ("named", "words", "groups"),
+    [
+        (None, [], ["0", "1", "2", "3"]),
+        (None, ["engine.tensor_parallel=2"], ["0,1", "2,3"]),
+        (None, ["engine.replicas=3"], ["0", "1", "2"]),
+        ("5,GPU-1f,7", ["engine.tensor_parallel=2"], ["5,GPU-1f"]),
+        ("5,GPU-1f,7", ["engine.replicas=2"], ["5", "GPU-1f"]),
+    ],
+)
+def test_each_engine_gets_its_own_gpus(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, words: list[str], groups: list[str]
+) -> None:
+    """Four pretended GPUs; what an engine's process sees is its device's."""
+    monkeypatch.setattr(devices, "_present_gpus", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    config = to_config(compose_config(prepare(["data.shards=/x.tar", *words])))
+    seen = [environment(device) for device in devices.engine_devices(config)]
+    assert [variables["CUDA_VISIBLE_DEVICES"] for variables in seen] == groups
+    assert len({variables["VLLM_PORT"] for variables in seen}) == len(groups)
