@@ -61,7 +61,10 @@ def test_commands(script: Path) -> None:
     ("line", "offered"),
     [
         ("recaption launch slurm.part", ["slurm.partition="]),
-        ("recaption launch data.shards=/d/x.tar watermark.cl", ["watermark.class="]),
+        (
+            "recaption launch data.shards=/d/x.tar watermark.cl",
+            ["watermark.class=", "watermark.class_axis="],
+        ),
         ("recaption doctor output.m", ["output.mode="]),
         ("recaption launch prompt=", ["detailed", "refine", "short", "tags"]),
         ("recaption launch -m prompt=short,re", ["short,refine"]),
