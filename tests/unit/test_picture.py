@@ -188,7 +188,7 @@ def test_twenty_bombs_stay_within_the_stated_memory(tmp_path: Path) -> None:
     members = {f"{i:02d}.png": content for i in range(20)}
     members["99.png"] = encode(halves(), "PNG")
     write_tar(tmp_path / "bombs/00000.tar", members)
-    limits = ("data.workers=1", "image.decode_mb=192", "data.buffer_mb=32")
+    limits = ("data.workers=1", "data.alarm=1", "image.decode_mb=192", "data.buffer_mb=32")
     words = ("data.shards=bombs/00000.tar", "engine=fake", *limits, "output.dir=run")
     peak = 0.0
     with started(*words, cwd=tmp_path) as process:
