@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from recaption import __version__
 from recaption.errors import RecaptionError, UserError, bad_choice
+from recaption.run.addresses import without_secrets
 
 COMMANDS = {
     "launch": "submit a run or a sweep, or do it here",
@@ -41,10 +42,10 @@ def run(command: Callable[[list[str]], int]) -> None:
         code = command(sys.argv[1:])
         sys.stdout.flush()
     except UserError as e:
-        print(f"recaption: {e}", file=sys.stderr)
+        print(f"recaption: {without_secrets(str(e))}", file=sys.stderr)
         code = USAGE
     except RecaptionError as e:
-        print(f"recaption: {e}", file=sys.stderr)
+        print(f"recaption: {without_secrets(str(e))}", file=sys.stderr)
         code = FAILURE
     except PermissionError as e:
         print(f"recaption: {_denied(e)}", file=sys.stderr)

@@ -20,11 +20,11 @@ from recaption.errors import TaskError, UserError, bad_value
 from recaption.given_up import inherit
 from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import rows as sidecars
-from recaption.run.names import PIPE
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, derived, open_run
 from recaption.run.scan import named, scan
 from recaption.run.tasklog import TaskLog
+from recaption.shard.located import readable
 from recaption.shard.source import spool_file
 from recaption.terminal import is_live
 
@@ -45,6 +45,8 @@ published since.
   -o DIR           the new run directory
   --spool FOLDER   where remote or compressed sources are put, one per process; default: SLURM_TMPDIR
                    or the system's temporary folder
+  --inputs PATTERN where the sources are, if they have moved, or if their URLs are signed or they are
+                   commands, which is not stored: what data.shards was
   --allow-pipe     run the commands of pipe: sources again
 
 Exit code: 0 if every shard of RUN has its counterpart, 1 if one is missing, 2 for a wrong use.
@@ -56,13 +58,13 @@ def main(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
-    root, output, spool, allow_pipe = _parse(arguments)
+    root, given, allow_pipe = _parse(arguments)
+    output, spool = given["-o"], given.get("--spool")
     parent, run = open_run(root)
     if run.identity["output.mode"] != "captions":
         reason = "its shards are full already; join is for runs with output.mode=captions"
         raise bad_value("RUN", parent.root, reason)
-    if not allow_pipe and any(s.url.startswith(PIPE) for s in run.shards):
-        raise bad_value("RUN", parent.root, "its sources are commands; needs --allow-pipe")
+    sources = readable(run, given.get("--inputs"), allow_pipe=allow_pipe, what="join").shards
     paths = RunPaths(Path(output).expanduser().absolute())
     if paths.root.resolve() == parent.root.resolve():
         raise bad_value("-o", output, "is the run itself; choose another folder")
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> int:
     state, tag = scan(parent, run), uuid.uuid4().hex
     inherit(state, paths, new, tag)
     marked = {name for name in paths.marked() & state.done.keys() if whole(paths, name)}
-    todo = [s for s in run.shards if s.name in state.done and s.name not in marked]
+    todo = [s for s in sources if s.name in state.done and s.name not in marked]
     log, failed = TaskLog(paths.inherited_log(tag)), []
     for result in _each(partial(join_shard, Job(parent, paths, new, spool, tag)), todo):
         if result.error:
@@ -137,8 +139,8 @@ def root_of(run: Run) -> str:
     return str((run.parent or {})["run"])
 
 
-def _parse(arguments: Sequence[str]) -> tuple[str, str, str | None, bool]:
-    root, given, flags = parse("join", arguments, ["--spool"], ["--allow-pipe"])
+def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:
+    root, given, flags = parse("join", arguments, ["--spool", "--inputs"], ["--allow-pipe"])
     if "-o" not in given:
         raise UserError("-o: needed, a directory for the full shards (see --help)")
-    return root, given["-o"], given.get("--spool"), "--allow-pipe" in flags
+    return root, given, "--allow-pipe" in flags

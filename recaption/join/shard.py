@@ -125,12 +125,12 @@ def _check(
 
 @contextmanager
 def _opened(shard: InputShard, spool: str | None) -> Iterator[BinaryIO]:
-    path = source.local_path(shard.url)
-    if path is not None and not source.needs_spool(shard.url):
+    path = source.local_path(shard.source)
+    if path is not None and not source.needs_spool(shard.source):
         with Path(path).open("rb") as file:
             yield file
         return
     with source.spool_file(spool, "--spool") as fetched:
         target = f"/proc/{os.getpid()}/fd/{fetched.fileno()}"
-        source.fetch(shard.url, target, LARGEST_SPOOL, shard.size)
+        source.fetch(shard.source, target, LARGEST_SPOOL, shard.size)
         yield cast(BinaryIO, fetched)

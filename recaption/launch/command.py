@@ -24,8 +24,7 @@ from recaption.launch.options import Options, parse
 from recaption.launch.plan import data_name, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing, waited
 from recaption.prompt import check_prompts
-from recaption.run.record import FIRST_RULES
-from recaption.shard.patterns import Patterns, first_shard
+from recaption.shard.patterns import first_shard, patterns_of
 
 NODES_OWN = ("/tmp", "/var/tmp", "/dev/shm")
 DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
@@ -161,7 +160,7 @@ def _launch(point: Point) -> Outcome:
     """Freeze and submit one run; waits for it where that is asked for."""
     config = point.config
     there = run_at(config.output.dir)
-    patterns = Patterns(every_file=there is not None and there.rules == FIRST_RULES)
+    patterns = patterns_of(there)
     shards = inputs(config, patterns)
     selected = select(config.data.range, len(shards))
     named = {word.partition("=")[0].lstrip("+~") for word in point.words}
@@ -170,7 +169,7 @@ def _launch(point: Point) -> Outcome:
         print(remark)
     doubt = _unshared(point.shown.output.dir) if config.slurm.kind == "cluster" else ""
     if not config.dry_run:
-        return submit_missing(paths, run, config, selected, doubt)
+        return submit_missing(paths, run, config, selected, doubt=doubt)
     outcome = show_plan(paths, run, config, selected)
     if doubt:
         print(f"warning: {doubt}", file=sys.stderr)

@@ -56,14 +56,25 @@ def cleaned(script: str, environment: Mapping[str, str] = os.environ) -> dict[st
     }
 
 
+def exports(script: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a job gets the environment that sbatch is called with."""
+    given = re.findall(r"^#SBATCH --export=(\S+)", script, re.MULTILINE)
+    if not given and "SBATCH_EXPORT" in environment:
+        given = [environment["SBATCH_EXPORT"]]
+    return not given or "ALL" in given[-1].strip("'\"").split(",")
+
+
 @contextlib.contextmanager
-def for_sbatch(script: str) -> Iterator[None]:
-    """Within it, this process has the environment that sbatch is to be called with."""
+def for_sbatch(script: str, more: Mapping[str, str]) -> Iterator[None]:
+    """Within it, this process has the environment that sbatch is to be called with, and `more`."""
     before = dict(os.environ)
     clean = cleaned(script, before)
     for name in before.keys() - clean.keys():
         del os.environ[name]
+    os.environ.update(more)
     try:
         yield
     finally:
+        for name in more:
+            os.environ.pop(name, None)
         os.environ.update(before)

@@ -18,6 +18,7 @@ from recaption.launch.preflight import check_engines
 from recaption.model_files import check_architectures, resolve
 from recaption.model_hub import at_commit
 from recaption.prepare.score import pin_scorers
+from recaption.run.addresses import public, published
 from recaption.run.folders import make_folders
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
 from recaption.run.kept import keep_template
@@ -67,7 +68,8 @@ def freeze(
         check_engines(config, prompts, model)
     covered = identity(config, prompts, model.files, [s.url for s in shards])
     if there:
-        covered = as_frozen(covered, there.identity)
+        same = [public(s.url) for s in there.shards] == [public(s.url) for s in shards]
+        covered = as_frozen(covered, there.identity, same_inputs=same)
         if "data.damaged" not in named:
             config.data.damaged = there.identity.get("data.damaged", config.data.damaged)
     run = Run(
@@ -75,7 +77,7 @@ def freeze(
         identity=covered,
         prompts=list(prompts),
         model=model.record(),
-        shards=shards,
+        shards=published(shards),
         versions=versions(),
         created=time.time(),
         rules=rules,
@@ -128,12 +130,12 @@ def _compare(paths: RunPaths, frozen: Run, wanted: Run) -> None:
             f"output.dir={paths.root}: holds a run with another configuration: {changed}. "
             "Choose another output.dir, or the values it was made with"
         )
-    sizes = {s.url: s.size for s in frozen.shards}
+    sizes = {s.name: s.size for s in frozen.shards}
     for shard in wanted.shards:
-        if shard.size is not None and sizes[shard.url] not in (None, shard.size):
+        if shard.size is not None and sizes[shard.name] not in (None, shard.size):
             raise UserError(
-                f"data.shards: {shard.url} has changed since the run in {paths.root} was made "
-                f"({sizes[shard.url]} bytes then, {shard.size} now)"
+                f"data.shards: {public(shard.url)} has changed since the run in {paths.root} was made "
+                f"({sizes[shard.name]} bytes then, {shard.size} now)"
             )
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,17 @@ STOP_SECONDS = 30.0
 class LocalTasks:
     """The tasks of one submission: at most `slurm.parallelism` at a time, each with its GPUs."""
 
-    def __init__(self, paths: RunPaths, submission: Submission, config: Config, *, tied: bool):
+    def __init__(
+        self,
+        paths: RunPaths,
+        submission: Submission,
+        config: Config,
+        more: Mapping[str, str],
+        *,
+        tied: bool,
+    ) -> None:
         self.paths, self.submission, self.tied = paths, submission, tied
+        self.more = more  # of the tasks' environment
         self.waiting = deque(range(len(submission.slices)))
         gpus = gpus_of(config)
         self.at_once = places(config, len(submission.slices))
@@ -83,7 +93,7 @@ class LocalTasks:
         return self.paths.logs / f"{self.submission.number}-*_log.out"
 
     def _start(self, task: int, place: int) -> None:
-        environment = {CPUS: str(self.cpus)}
+        environment = {CPUS: str(self.cpus), **self.more}
         if self.tied:
             environment[TIED] = str(os.getpid())
         if self.gpus:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ from recaption.run.record import (
     write_submission,
 )
 from recaption.run.scan import RunState, named, scan
+from recaption.shard.located import Carried, carried
 from recaption.sockets import too_long
 from recaption.status.at_work import at_work
 from recaption.task.process import this_process
@@ -49,11 +50,18 @@ class Outcome:
 
 
 def submit_missing(
-    paths: RunPaths, run: Run, config: Config, selected: list[int], doubt: str = ""
+    paths: RunPaths,
+    run: Run,
+    config: Config,
+    selected: list[int],
+    *,
+    doubt: str = "",
+    moved: bool = False,
 ) -> Outcome:
     """Submit the unpublished shards among `selected` (positions); wait for local tasks where `config`
     says so. For Slurm's jobs waited() does, on the outcome.
 
+    config.data.shards says where the inputs are, as far as the run does not, or if they have moved.
     Prints run directory, job ids, log pattern and the next command; with Slurm also warnings, and
     `doubt`, which is one. Raises UserError when Slurm refuses the job.
     """
@@ -77,6 +85,7 @@ def submit_missing(
     _warn_of_other_versions(run)
     waits_here = config.slurm.kind != "cluster" and config.wait is not False
     us = this_process() if waits_here else None
+    handed_on = _carried(paths, run, config, len(parts), moved)
     submission = Submission(
         number=0,
         config=plain_config(replace(config, force=False)),  # which a retry takes up
@@ -85,14 +94,25 @@ def submit_missing(
         created=time.time(),
         left_out=left_out(config),
         processes=[asdict(us)] if us else [],
+        inputs=handed_on.stored,
     )
     tag = uuid.uuid4().hex
     submission = write_submission(paths, submission, tag)
     rest = f"; {given_up}" if given_up else ""
     print(f"{len(missing)} of {len(selected)} selected shards to do, {len(parts)} tasks{rest}")
     if config.slurm.kind == "cluster":
-        return _on_cluster(paths, run, submission, config, tag, doubt)
-    return _here(paths, run, submission, config, tag)
+        return _on_cluster(paths, run, submission, config, tag, doubt, handed_on.environment)
+    return _here(paths, run, submission, config, tag, handed_on.environment)
+
+
+def _carried(paths: RunPaths, run: Run, config: Config, tasks: int, moved: bool) -> Carried:
+    exports = True
+    if config.slurm.kind == "cluster":
+        from recaption.launch.environment import exports as exports_all
+        from recaption.launch.submit import sbatch_text
+
+        exports = exports_all(sbatch_text(paths, config, tasks))
+    return carried(run, config.data.shards, exports=exports, moved=moved)
 
 
 def waited(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -169,7 +189,13 @@ def _tasks(config: Config, shards: int) -> int:
 
 
 def _on_cluster(
-    paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str, doubt: str
+    paths: RunPaths,
+    run: Run,
+    submission: Submission,
+    config: Config,
+    tag: str,
+    doubt: str,
+    more: Mapping[str, str],
 ) -> Outcome:
     from recaption.launch.submit import heeded, log_pattern, sbatch_text, submit, warnings
     from recaption.slurm import Queue
@@ -177,7 +203,7 @@ def _on_cluster(
     try:
         for line in heeded(sbatch_text(paths, config, len(submission.slices))):
             print(line)
-        submitted = submit(paths, submission, config)
+        submitted = submit(paths, submission, config, more)
     except UserError:
         add_jobs(paths, replace(submission, slices=[]), tag)  # there are no such tasks
         raise
@@ -211,11 +237,18 @@ def _on_cluster(
     return replace(outcome, wait=wait)
 
 
-def _here(paths: RunPaths, run: Run, submission: Submission, config: Config, tag: str) -> Outcome:
+def _here(
+    paths: RunPaths,
+    run: Run,
+    submission: Submission,
+    config: Config,
+    tag: str,
+    more: Mapping[str, str],
+) -> Outcome:
     from recaption.launch.local import LocalTasks
 
     waiting = config.wait is not False
-    tasks = LocalTasks(paths, submission, config, tied=waiting)
+    tasks = LocalTasks(paths, submission, config, more, tied=waiting)
     jobs = [f"{submission.number}-{i}" for i in range(len(submission.slices))]
     print(f"job ids: {' '.join(jobs)}")
     print(f"logs: {tasks.logs()}")

@@ -6,9 +6,10 @@ import contextlib
 import io
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import submitit
@@ -34,6 +35,7 @@ GUARD = (  # not within files that a line sources: those of sites have commands 
     "begin=$LINENO"
 )
 KILLED = (137, 253)  # the kernel killed Python, most likely for memory; 253: as Slurm says it
+EMPTY: Mapping[str, str] = MappingProxyType({})
 SCRIPT, SUBMITTED = ".sh", "_submission.sh"  # ends of the names that submitit gives a script
 CONTAINED = ("container", "container-image", "container_image")  # options of the whole batch job
 
@@ -50,8 +52,10 @@ class Submitted:
     refused: str = ""
 
 
-def submit(paths: RunPaths, submission: Submission, config: Config) -> Submitted:
-    """Submit one task per slice, as few arrays as MaxArraySize allows.
+def submit(
+    paths: RunPaths, submission: Submission, config: Config, more: Mapping[str, str]
+) -> Submitted:
+    """Submit one task per slice, as few arrays as MaxArraySize allows, with `more` environment.
 
     Raises UserError when Slurm refuses the first one.
     """
@@ -66,7 +70,7 @@ def submit(paths: RunPaths, submission: Submission, config: Config) -> Submitted
             after = f"afterany:{waits_for[lane]}" + (f",{others}" if others else "")
             executor.update_parameters(dependency=after)
         try:
-            with calling_sbatch(executor, paths):
+            with calling_sbatch(executor, paths, more):
                 jobs += _submit_array(executor, paths, submission.number, tasks)
         except Refused as e:
             if not jobs:
@@ -106,8 +110,12 @@ def _script(executor: submitit.SlurmExecutor) -> str:
 
 
 @contextlib.contextmanager
-def calling_sbatch(executor: submitit.SlurmExecutor, paths: RunPaths) -> Iterator[None]:
+def calling_sbatch(
+    executor: submitit.SlurmExecutor, paths: RunPaths, more: Mapping[str, str] = EMPTY
+) -> Iterator[None]:
     """Around a submission by submitit; raises Refused with what sbatch says.
+
+    `more` is what the job's environment is to have besides.
 
     The script is Slurm's now: submitit's copy, which may hold a token in slurm.setup, goes.
     """
@@ -116,7 +124,7 @@ def calling_sbatch(executor: submitit.SlurmExecutor, paths: RunPaths) -> Iterato
     taken = False
     try:
         with (
-            environment.for_sbatch(_script(executor)),
+            environment.for_sbatch(_script(executor), more),
             contextlib.redirect_stderr(io.StringIO()),  # submitit repeats what sbatch says
         ):
             yield

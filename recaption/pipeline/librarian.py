@@ -21,6 +21,7 @@ from recaption.engine.orphan import die_with_task
 from recaption.errors import DiskFull, InputChanged, ShardError
 from recaption.prepare.worker import READY
 from recaption.run import rows
+from recaption.run.addresses import public
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
@@ -106,13 +107,13 @@ def main(connection: Connection, context: Context) -> None:
 
 def open_shard(context: Context, job: Open) -> Opened:
     """Index a shard strictly; raises ShardError or InputChanged."""
-    local = source.local_path(job.shard.url)
+    local = source.local_path(job.shard.source)
     size = local.stat().st_size if local else None
     if None not in (size, job.shard.size) and size != job.shard.size:
         raise InputChanged(f"input changed: {size} bytes, frozen with {job.shard.size}")
     if job.room is not None:
         size = job.shard.size
-        source.fetch(job.shard.url, job.path, job.room, size, context.outage_seconds)
+        source.fetch(job.shard.source, job.path, job.room, size, context.outage_seconds)
     with open(job.path, "rb") as file:
         index = _index(context, file, _damaged(context, job.shard.name))
     history = _history(context, job.shard.name, index)
@@ -172,7 +173,7 @@ def finish(context: Context, job: Finish) -> Finished:
     record = {
         "shard": name,
         "fingerprint": context.fingerprint,
-        "input": {"url": job.shard.url, "size": index.size, "digest": index.digest},
+        "input": {"url": public(job.shard.url), "size": index.size, "digest": index.digest},
         "samples": len(decided),
         "counts": rows.count_states(decided),
         **({"again": again} if again else {}),

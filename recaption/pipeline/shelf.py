@@ -164,8 +164,8 @@ class Shelf:
                 endings.callback(shard.close)
 
     def _begin(self, position: int, shard: InputShard) -> None:
-        spool, room, path = None, None, shard.url.removeprefix("file://")
-        if needs_spool(shard.url):
+        spool, room, path = None, None, shard.source.removeprefix("file://")
+        if needs_spool(shard.source):
             spool = spool_file(self.config.data.spool)
             path = f"/proc/{os.getpid()}/fd/{spool.fileno()}"
             room = self.room.left(self.open)

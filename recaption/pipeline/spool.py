@@ -44,6 +44,6 @@ class SpoolRoom:
 def is_spooled(shard: InputShard) -> bool:
     """Whether opening this shard takes room."""
     try:
-        return needs_spool(shard.url)
+        return needs_spool(shard.source)
     except ShardError:
         return False  # which opening it will say

@@ -14,7 +14,7 @@ from recaption import __version__, publish
 from recaption.errors import UserError, bad_choice, bad_value
 from recaption.report.charts import histograms
 from recaption.report.choice import choose
-from recaption.report.gallery import make_gallery, to_json
+from recaption.report.gallery import Reads, make_gallery, to_json
 from recaption.report.page import page
 from recaption.report.source import Column, Source, columns_of, in_order, open_source
 from recaption.report.statistics import Statistics, read_statistics
@@ -31,6 +31,7 @@ ALL = "all"
 
 HELP = f"""\
 usage: python -m recaption.report RUN [RUN …] -o FILE.html [--samples N] [--shards N] [--fetch]
+                                  [--inputs PATTERN] [--allow-pipe]
 
 Writes one HTML file that needs nothing else: counts, throughput over time, histograms of caption
 lengths, tokens and scores, flags, reasons of failures, and a gallery of pictures with old and new
@@ -42,6 +43,9 @@ joined by input shard and key. RUN may still be at work; it is only read.
   --shards N    read the rows of at most N published shards, of all runs together; all: of every one
                 (a second per 2,000 small ones); default {SHARDS}, and no more than {ROWS:,} rows
   --fetch       fetch remote shards whole for pictures that no published shard holds
+  --inputs PATTERN  where the inputs are, if they have moved, or if their URLs are signed or they are
+                commands, which is not stored: what data.shards was
+  --allow-pipe  with --fetch, also runs the commands of pipe: shards
 
 Exact, whatever the number of shards: counts of shards and samples by state and throughput, which
 come from the tasks' logs (reasons: the five most frequent ones of each shard). Flags and histograms
@@ -63,6 +67,8 @@ class _Options:
     samples: int = SAMPLES
     shards: int | None = SHARDS  # None: all
     fetch: bool = False
+    inputs: str | None = None
+    allow_pipe: bool = False
 
 
 def main(arguments: list[str]) -> int:
@@ -72,7 +78,9 @@ def main(arguments: list[str]) -> int:
         return 0
     options = _parse(arguments)
     output = _output(options)
-    sources = [open_source(number, root) for number, root in enumerate(options.runs)]
+    sources = [
+        open_source(number, root, options.inputs) for number, root in enumerate(options.runs)
+    ]
     columns = columns_of(sources)
     found = _statistics(sources, options)
     items, offered = _gallery(sources, found, options)
@@ -127,7 +135,7 @@ def _gallery(
         if progress:
             print(f"\r{done} of {len(chosen)} pictures", end="", file=sys.stderr, flush=True)
 
-    items = make_gallery(sources, chosen, fetch=options.fetch, tell=tell)
+    items = make_gallery(sources, chosen, reads=Reads(options.fetch, options.allow_pipe), tell=tell)
     if progress:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     return [to_json(sources, item) for item in items], max(f.rows for f in found)
@@ -172,15 +180,17 @@ def _parse(arguments: Sequence[str]) -> _Options:
     for argument in rest:
         name, equals, value = argument.partition("=")
         name = "-o" if name == "--output" else name
-        if name in ("-o", "--samples", "--shards"):
+        if name in ("-o", "--samples", "--shards", "--inputs"):
             following = value if equals else next(rest, None)
             if not following:
                 raise UserError(f"{name}: needs a value")
             _set(options, name, following)
         elif argument == "--fetch":
             options.fetch = True
+        elif argument == "--allow-pipe":
+            options.allow_pipe = True
         elif argument.startswith("-"):
-            valid = ["--fetch", "--help", "--samples", "--shards", "-o"]
+            valid = ["--allow-pipe", "--fetch", "--help", "--inputs", "--samples", "--shards", "-o"]
             raise bad_choice("option", argument, valid)
         else:
             options.runs.append(argument)
@@ -192,6 +202,8 @@ def _parse(arguments: Sequence[str]) -> _Options:
 def _set(options: _Options, name: str, value: str) -> None:
     if name == "-o":
         options.output = Path(value)
+    elif name == "--inputs":
+        options.inputs = value
     elif name == "--shards" and value == ALL:
         options.shards = None
     else:

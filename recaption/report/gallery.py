@@ -18,14 +18,23 @@ from recaption.config.schema import Image as Rules
 from recaption.report.choice import Place, severity
 from recaption.report.pictures import Copy, Wanted, copies
 from recaption.report.source import Source
+from recaption.run.addresses import is_command, is_incomplete
 from recaption.run.record import read_submission, submission_numbers
 from recaption.run.rows import CAPTIONED
 from recaption.shard.settings import settings_of
-from recaption.shard.source import PIPE, local_path
+from recaption.shard.source import local_path
 
 LONGEST_TEXT = 4000  # characters of a caption on the page
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What may be read for pictures that no published shard holds."""
+
+    fetch: bool = False  # remote shards, whole
+    commands: bool = False  # pipe: shards, which are run
 
 
 @dataclass
@@ -42,12 +51,12 @@ def make_gallery(
     sources: Sequence[Source],
     chosen: Sequence[Place],
     *,
-    fetch: bool,
+    reads: Reads,
     tell: Callable[[int], None],
 ) -> list[Item]:
     """The items at the chosen places, worst first."""
     items = _joined(sources, chosen)
-    _add_pictures(sources, items, fetch=fetch, tell=tell)
+    _add_pictures(sources, items, reads, tell)
     return sorted(items, key=lambda item: -_severity(sources, item))
 
 
@@ -148,12 +157,12 @@ def _table(source: Source, url: str) -> pa.Table | None:
 
 
 def _add_pictures(
-    sources: Sequence[Source], items: Sequence[Item], *, fetch: bool, tell: Callable[[int], None]
+    sources: Sequence[Source], items: Sequence[Item], reads: Reads, tell: Callable[[int], None]
 ) -> None:
     """From a published shard where there is one with the picture, else from the input."""
     limits = _limits(sources)
     todo = list(items)
-    for place_of in (_published, partial(_input, fetch=fetch)):
+    for place_of in (_published, partial(_input, reads=reads)):
         groups: dict[str, tuple[Wanted, list[Item]]] = {}
         for item in todo:
             place = place_of(sources, item)
@@ -184,15 +193,18 @@ def _published(sources: Sequence[Source], item: Item) -> Wanted | None:
     return None
 
 
-def _input(sources: Sequence[Source], item: Item, *, fetch: bool) -> Wanted | str:
+def _input(sources: Sequence[Source], item: Item, reads: Reads) -> Wanted | str:
     source = next(s for s in sources if s.number in item.rows)
-    if item.url.startswith(PIPE):
-        return "its shard is a command's output"
-    path = local_path(item.url)
-    if path is None and not fetch:
+    address = source.published[item.url].source
+    if is_command(address) and not reads.commands:
+        return "its shard is a command's output: --fetch with --allow-pipe runs it"
+    if is_incomplete(address):
+        return "its URL is not stored whole, since it may hold a secret: --inputs says it"
+    path = local_path(address)
+    if path is None and not reads.fetch:
         return "its shard is remote: --fetch gets it"
     layout = settings_of(source.run).layout
-    return Wanted(item.url, (), *_reading(source), layout, remote=path is None)
+    return Wanted(address, (), *_reading(source), layout, remote=path is None)
 
 
 def _reading(source: Source) -> tuple[tuple[str, ...], Rules]:

@@ -10,9 +10,11 @@ from pathlib import Path
 import xxhash
 
 from recaption.config.schema import Prompt
+from recaption.run.addresses import public
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
+from recaption.shard.located import located
 from recaption.shard.settings import score_columns
 
 
@@ -48,11 +50,16 @@ class Column:
     label: str = field(default="")
 
 
-def open_source(number: int, root: str | Path) -> Source:
-    """Read what a run has come to; UserError if `root` is no run directory."""
+def open_source(number: int, root: str | Path, inputs: str | None = None) -> Source:
+    """Read what a run has come to; UserError if `root` is no run directory.
+
+    `inputs` is a pattern that says where its inputs are, where the run does not.
+    """
     paths, run = open_run(root)
+    if inputs is not None:
+        run = located(run, inputs, "--inputs")
     state = scan(paths, run)
-    published = {shard.url: shard for shard in run.shards if shard.name in state.done}
+    published = {public(shard.url): shard for shard in run.shards if shard.name in state.done}
     scores = score_columns(run.identity)
     return Source(number, paths, run, state, published, scores)
 

@@ -13,10 +13,11 @@ from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
 from recaption.given_up import inherit
 from recaption.launch.freeze import refuse_effects
-from recaption.launch.plan import select
+from recaption.launch.plan import inputs, select
 from recaption.launch.submission import show_plan, submit_missing, waited
 from recaption.retry.recompose import Wanted, recompose
 from recaption.retry.settle import give_up, take_back
+from recaption.run.addresses import public
 from recaption.run.identity import differences
 from recaption.run.kept import keep_template
 from recaption.run.mistaken import refuse_mistaken
@@ -24,6 +25,8 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, derived, open_run
 from recaption.run.rows import STATES, read_rows
 from recaption.run.scan import RunState, scan
+from recaption.shard.located import readable
+from recaption.shard.patterns import patterns_of
 from recaption.shard.settings import settings_of
 from recaption.status.tasks import read_submissions
 
@@ -66,6 +69,9 @@ one; --give-up settles the run without the shard, and nothing is submitted.
   --reason TEXT      samples whose reason contains TEXT (any case); may be repeated, or take several
   -o NEW             the new run's directory
   --config-dir DIR   a folder with presets of your own
+  --inputs PATTERN   where the inputs are, if they have moved (equal names and sizes), or if their URLs are
+                     signed or they are commands, which is not stored: what data.shards was
+  --allow-pipe       run the commands of pipe: inputs again
 
 Exit code as launch: 0 submitted, or settled, or everything published where it waits; 1 something is
 missing; 2 for a wrong use, such as a key inside the fingerprint.
@@ -82,6 +88,8 @@ class _Options:
     runs: list[str] = field(default_factory=list)
     output: str | None = None
     config_dir: str | None = None
+    inputs: str | None = None
+    allow_pipe: bool = False
 
 
 def main(arguments: list[str]) -> int:
@@ -101,7 +109,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{paths.root}: nothing was ever submitted here; launch it again")
     wanted = recompose(paths, run, submissions[-1], options.words, options.config_dir)
     if options.output:
-        return _into_new(paths, run, wanted, options)
+        return _into_new(paths, run, wanted, options, submissions[-1])
     if wanted.covered != run.identity:
         changed = "; ".join(differences(run.identity, wanted.covered))
         raise UserError(
@@ -109,12 +117,36 @@ def main(arguments: list[str]) -> int:
             "Leave them, or make another run with launch"
         )
     refuse_effects(run, wanted.config, wanted.prompts, wanted.keys)
+    moved = _find_inputs(run, wanted, submissions[-1], options)
     selected = _selected(wanted, run, submissions)
     if wanted.config.dry_run:
         marked = paths.marked()
         missing = [p for p in selected if run.shards[p].name not in marked]
         return show_plan(paths, run, wanted.config, missing).code
-    return waited([submit_missing(paths, run, wanted.config, selected)])[0].code
+    return waited([submit_missing(paths, run, wanted.config, selected, moved=moved)])[0].code
+
+
+def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: _Options) -> bool:
+    """Have the configuration say where the inputs are; True if that is not where they were.
+
+    Raises UserError where it is not known, where one is another, and for commands that may not run.
+    """
+    config = wanted.config
+    named = config.data.shards if "data.shards" in wanted.keys else None
+    pattern = options.inputs or named or last.inputs
+    allowed = options.allow_pipe or (config.data.allow_pipe and "data.allow_pipe" in wanted.keys)
+    there = readable(run, pattern, allow_pipe=allowed, what="retry")
+    if pattern is None:
+        return False
+    config.data.shards, config.data.allow_pipe = pattern, allowed
+    sizes = {shard.name: shard.size for shard in inputs(config, patterns_of(run))}
+    for shard in there.shards:
+        if None not in (shard.size, sizes[shard.name]) and shard.size != sizes[shard.name]:
+            raise UserError(
+                f"--inputs: {shard.name}: the run was made from {shard.size} bytes, and there are "
+                f"{sizes[shard.name]}"
+            )
+    return any(public(shard.source) != public(shard.url) for shard in there.shards)
 
 
 def _selected(wanted: Wanted, run: Run, submissions: Sequence[Submission]) -> list[int]:
@@ -123,7 +155,9 @@ def _selected(wanted: Wanted, run: Run, submissions: Sequence[Submission]) -> li
     return sorted({position for s in submissions for position in s.selected})
 
 
-def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> int:
+def _into_new(
+    paths: RunPaths, run: Run, wanted: Wanted, options: _Options, last: Submission
+) -> int:
     """Make the new run and submit its affected shards."""
     assert options.output is not None
     check_folder("-o", options.output)
@@ -146,6 +180,7 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
     )
     _check_shape(run, new)
     wanted.config.output.dir = str(target.root)
+    moved = _find_inputs(new, wanted, last, options)
     refuse_effects(None, wanted.config, wanted.prompts, {*wanted.keys, *KEPT})
     selected = sorted(positions[name] for name in affected)
     if wanted.config.dry_run:
@@ -163,7 +198,7 @@ def _into_new(paths: RunPaths, run: Run, wanted: Wanted, options: _Options) -> i
     if state.unsettled:
         lacks = f"{state.unsettled} shards that {paths.root} lacks"
         print(f"{lacks} are left for a retry of {target.root}")
-    return waited([submit_missing(target, new, wanted.config, selected)])[0].code
+    return waited([submit_missing(target, new, wanted.config, selected, moved=moved)])[0].code
 
 
 def _check_shape(run: Run, new: Run) -> None:
@@ -204,6 +239,7 @@ def _parse(arguments: list[str]) -> _Options:
         "--take-back": options.taken_back,
     }
     single = {"-o": "output", "--output": "output", "--config-dir": "config_dir"}
+    single["--inputs"] = "inputs"
     taker: list[str] | None = None
     rest = iter(arguments)
     for argument in rest:
@@ -220,8 +256,11 @@ def _parse(arguments: list[str]) -> _Options:
                 raise UserError(f"{name}: needs a value")
             setattr(options, single[name], given)
             taker = None
+        elif argument == "--allow-pipe":
+            options.allow_pipe, taker = True, None
         elif argument.startswith("-"):
-            raise bad_choice("option", argument, ["--help", *lists, "-o", "--config-dir"])
+            known = ["--help", *lists, *single, "--allow-pipe"]
+            raise bad_choice("option", argument, known)
         elif _is_word(argument):
             options.words.append(argument)
             taker = None

@@ -16,6 +16,7 @@ from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError
 from recaption.model_files import resolve
 from recaption.prompt import check_prompts
+from recaption.run.addresses import public
 from recaption.run.identity import as_frozen, identity
 from recaption.run.kept import kept_template
 from recaption.run.paths import RunPaths
@@ -73,7 +74,9 @@ def recompose(
         return Wanted(config, prompts, run.model, run.identity, keys)
     model = _model(config, run, keys) if "model" in sections else run.model
     urls = expand(config.data.shards) if "data.shards" in keys else [s.url for s in run.shards]
-    covered = as_frozen(identity(config, prompts, model["files"], urls), run.identity)
+    covered = identity(config, prompts, model["files"], urls)
+    same = [public(s.url) for s in run.shards] == list(map(public, urls))
+    covered = as_frozen(covered, run.identity, same_inputs=same)
     return Wanted(config, prompts, model, covered, keys)
 
 

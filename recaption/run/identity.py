@@ -12,6 +12,7 @@ from typing import Any
 from recaption.config.schema import Config, Prompt, Scorer
 from recaption.config.scorers import all_scorers, class_of, section
 from recaption.errors import bad_value
+from recaption.run.addresses import public
 from recaption.run.digest import sha256_of
 
 FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
@@ -52,7 +53,7 @@ def identity(
     covered |= _section("image", config.image, image)
     covered |= _section("data", config.data, DATA_KEYS)
     covered |= {
-        "data.shards": _list_hash(urls),
+        "data.shards": _list_hash(list(map(public, urls))),
         "engine": config.engine.kind,
         "output.text": config.output.text,
         "output.mode": config.output.mode,
@@ -64,9 +65,15 @@ def identity(
     return covered
 
 
-def as_frozen(covered: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
-    """An identity with what a run's record holds of keys that are free by now."""
-    return covered | {key: frozen[key] for key in FREED if key in frozen}
+def as_frozen(
+    covered: dict[str, Any], frozen: dict[str, Any], *, same_inputs: bool
+) -> dict[str, Any]:
+    """An identity with what a run's record holds of keys that are free by now.
+
+    And, for the same inputs, with their hash: 0.1.0's was of all that their URLs said.
+    """
+    kept = (*FREED, "data.shards") if same_inputs else FREED
+    return covered | {key: frozen[key] for key in kept if key in frozen}
 
 
 def _section(prefix: str, node: Any, names: Iterable[str] | None = None) -> dict[str, Any]:

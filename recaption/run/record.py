@@ -13,6 +13,7 @@ from recaption.config import earlier
 from recaption.config.records import from_record
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
+from recaption.run.addresses import public
 from recaption.run.identity import fingerprint
 from recaption.run.paths import RunPaths, entries
 from recaption.versions import versions
@@ -25,11 +26,21 @@ RULES = 2
 
 @dataclass(frozen=True)
 class InputShard:
-    """One input: where it is, the name of what is made from it, its size in bytes if known."""
+    """One input: where it is, the name of what is made from it, its size in bytes if known.
+
+    `url` is what is stored, and says no secret; `place`, where that is not all or the input has
+    moved, is never stored.
+    """
 
     url: str
     name: str
     size: int | None
+    place: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Where to read it."""
+        return self.place or self.url
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,7 @@ class Submission:
     jobs: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # keys that were given but are not stored
     processes: list[dict[str, Any]] = field(default_factory=list)  # local: who waits, or the tasks
+    inputs: Any = None  # the pattern of inputs that run.json does not say all of, or that moved
 
 
 def derived(run: Run, covered: dict[str, Any], parent: dict[str, Any], **changes: Any) -> Run:
@@ -89,7 +101,7 @@ def write_run(paths: RunPaths, run: Run, tag: str) -> bool:
     """Freeze the run; False if somebody else did so first."""
     record = {**vars(run), "format": FORMAT}  # asdict would copy every shard
     record["prompts"] = [asdict(p) for p in run.prompts]
-    record["shards"] = [[s.url, s.name, s.size] for s in run.shards]
+    record["shards"] = [[public(s.url), s.name, s.size] for s in run.shards]
     content = json.dumps(record, ensure_ascii=False, indent=None).encode()
     return publish.create(paths.run_json, content, paths.temporary(paths.run_json, tag))
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from recaption.errors import UserError, bad_value
 from recaption.run.names import PIPE, is_tar
+from recaption.run.record import FIRST_RULES, Run
 from recaption.shard import remote
 from recaption.shard.source import local_path
 
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
+LISTS = (".txt", ".list")
 MAX_SHARDS = 10_000_000
 SHOWN = 5  # names in a message
 
@@ -51,7 +53,7 @@ class Patterns:
             raise bad_value("data.shards", repr(pattern), "names no shard")
         if pattern.startswith(PIPE):
             yield from braces(pattern)
-        elif pattern.endswith((".txt", ".list")) and "://" not in pattern:
+        elif pattern.endswith(LISTS) and "://" not in pattern:
             path = os.path.realpath(os.path.expanduser(pattern))
             if path in lists:
                 raise bad_value("data.shards", lists[0], f"{lists[-1]} names {path} again")
@@ -84,6 +86,11 @@ class Patterns:
             raise bad_value("data.shards", pattern, reason)
         self.passed_over += others
         return tars
+
+
+def patterns_of(run: Run | None) -> Patterns:
+    """Patterns as the rules of a run have them; today's where there is none."""
+    return Patterns(every_file=run is not None and run.rules == FIRST_RULES)
 
 
 def expand(shards: Any, patterns: Patterns | None = None) -> list[str]:

@@ -22,6 +22,12 @@ from recaption.shard.compression import LONGEST_MAGIC, compression, decompressed
 from recaption.shard.remote import Remote
 
 PIPE = "pipe:"
+# Runs a command, and ends all of it once this process closes the other end of its stdin, or is gone.
+GUARDED = """exec 3<&0 </dev/null
+{ read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
+exec 3<&-
+eval "$1"
+"""
 
 
 def local_path(url: str) -> Path | None:
@@ -108,9 +114,18 @@ def _raw(url: str, size: int | None, outage_seconds: float | None) -> Iterator[I
 def _command(command: str) -> Iterator[IO[bytes]]:
     """A shell command's output; reached only where data.allow_pipe was set."""
     with subprocess.Popen(
-        command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        ["/bin/sh", "-c", GUARDED, "sh", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        yield process.stdout
+        try:
+            yield process.stdout
+            process.stdout.close()
+            process.wait()
+        finally:
+            process.stdin.close()
     if process.returncode:
         raise ShardError(f"{PIPE} command exited with {process.returncode}")

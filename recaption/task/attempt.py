@@ -21,10 +21,12 @@ from recaption.errors import DiskFull, RecaptionError, TaskError
 from recaption.model_files import model_folder
 from recaption.pipeline.librarian import Context
 from recaption.pipeline.loop import DRAIN, NOW, Pipeline
+from recaption.run.addresses import without_secrets
 from recaption.run.kept import template_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission
 from recaption.run.tasklog import TaskLog
+from recaption.shard.located import of_submission
 from recaption.shard.settings import settings_of
 from recaption.task import metrics
 from recaption.task.attempts import fruitless, read_attempts
@@ -54,7 +56,8 @@ def run_task(root: str, number: int, task: int) -> None:
     stopping = Stopping()
     faulthandler.enable()
     paths = RunPaths(Path(root))
-    run, submission = read_run(paths), read_submission(paths, number)
+    submission = read_submission(paths, number)
+    run = of_submission(read_run(paths), submission)
     config = typed_config(submission.config)
     stopping.allow(config.slurm.signal_delay)
     attempt = attempt_id(number, task)
@@ -66,7 +69,8 @@ def run_task(root: str, number: int, task: int) -> None:
         _check_progress(paths, number, task, config.slurm.attempts, attempt)
         why = _work(paths, run, submission, task, attempt, log, claims, stopping)
     except BaseException as e:
-        why, reason = "error", str(e) if isinstance(e, RecaptionError) else repr(e)
+        said = str(e) if isinstance(e, RecaptionError) else repr(e)
+        why, reason = "error", without_secrets(said)
         raise
     finally:
         with contextlib.suppress(DiskFull):  # said already, or about to be

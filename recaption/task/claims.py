@@ -14,6 +14,7 @@ from typing import Any
 
 from recaption import publish, shared
 from recaption.pipeline.librarian import Finished
+from recaption.run.addresses import without_secrets
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission
 from recaption.run.scan import scan
@@ -106,7 +107,7 @@ class Claims:
         name = self._name(position)
         record = self._failure(position)
         record["tries"] += 1
-        record["reason"] = reason
+        record["reason"] = reason = without_secrets(reason)
         record["attempts"] = [*record["attempts"], self.attempt][-10:]
         path = self.paths.failure(name)
         publish.replace(path, publish.to_json(record), self.paths.temporary(path, self.attempt))

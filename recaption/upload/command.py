@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from recaption.errors import UserError, bad_choice, bad_value
-from recaption.run.record import open_run
+from recaption.run.paths import RunPaths
+from recaption.run.record import Run, open_run
 from recaption.run.scan import named
 from recaption.upload import hub, s3
-from recaption.upload.contents import contents
+from recaption.upload.contents import Contents, contents
 from recaption.upload.outcome import Outcome
 
 SHOWN = 10
-STORES = {"s3://": s3.upload, "hf://": hub.upload}
+Send = Callable[[str, Contents, str], Outcome]
+STORES: dict[str, Send] = {"s3://": s3.upload, "hf://": hub.upload}
 
 HELP = """\
 usage: python -m recaption.upload RUN DEST [--partial] [--shards-only]
@@ -45,8 +49,15 @@ def main(arguments: list[str]) -> int:
     if upload is None:
         raise bad_value("DEST", dest, f"use s3://BUCKET[/PREFIX] or {hub.FORM}")
     paths, run = open_run(root)
-    whole = contents(paths, run, shards_only="--shards-only" in options)
-    if whole.missing and "--partial" not in options:
+    with tempfile.TemporaryDirectory(prefix="recaption-") as scratch:
+        whole = contents(paths, run, Path(scratch), shards_only="--shards-only" in options)
+        return _send(paths, run, whole, upload, dest, partial="--partial" in options)
+
+
+def _send(
+    paths: RunPaths, run: Run, whole: Contents, upload: Send, dest: str, *, partial: bool
+) -> int:
+    if whole.missing and not partial:
         raise UserError(
             f"{paths.root}: {whole.missing} of {len(run.shards)} shards are not published yet; "
             "finish the run, or upload what there is with --partial"

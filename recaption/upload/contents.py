@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from recaption import shared
 from recaption.errors import RecaptionError
+from recaption.run.addresses import public
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
@@ -53,6 +56,7 @@ class Contents:
     shards_only: bool
     given_up: tuple[str, ...]
     missing: int  # shards that are neither published nor given up
+    scratch: Path
 
     def shard(self, name: str) -> Shard:
         """One shard, from its marker."""
@@ -66,28 +70,51 @@ class Contents:
         if self.shards_only:
             return Shard(name, tuple(data), None)
         data.insert(0, self._file(paths.sidecar(name), sidecar["size"], sidecar["sha256"]))
-        return Shard(name, tuple(data), _small(paths, paths.marker(name)))
+        return Shard(name, tuple(data), _small(paths, paths.marker(name), self.scratch))
 
     def _file(self, path: Path, size: int, sha256: str) -> File:
         return File(path, str(path.relative_to(self.paths.root)), size, sha256)
 
 
-def contents(paths: RunPaths, run: Run, *, shards_only: bool) -> Contents:
-    """The published part of a run; sizes.json and the card only where the run is whole."""
+def contents(paths: RunPaths, run: Run, scratch: Path, *, shards_only: bool) -> Contents:
+    """The published part of a run; sizes.json and the card only where the run is whole.
+
+    In the folder `scratch` are files that differ from the run's own: 0.1.0 stored all that URLs and
+    commands said.
+    """
     state = scan(paths, run)
     last = [p for p in (paths.card, paths.sizes_json) if not state.unsettled and shared.exists(p)]
     first = [paths.run_json, *map(paths.marker, state.given_up)]
     return Contents(
         paths,
-        () if shards_only else tuple(_small(paths, path) for path in first),
+        () if shards_only else tuple(_small(paths, path, scratch) for path in first),
         tuple(state.done),
-        tuple(_small(paths, path) for path in last),
+        tuple(_small(paths, path, scratch) for path in last),
         shards_only,
         tuple(state.given_up),
         state.unsettled,
+        scratch,
     )
 
 
-def _small(paths: RunPaths, path: Path) -> File:
-    """A file that no marker describes, as it is."""
-    return File(path, str(path.relative_to(paths.root)), shared.size(path), sha256_of(path))
+def _small(paths: RunPaths, path: Path, scratch: Path) -> File:
+    """A file that no marker describes, as it is, but without the secrets of addresses."""
+    name = path.relative_to(paths.root)
+    if path.suffix == ".json":
+        content = shared.content(path)
+        record = json.loads(content)
+        if _cleaned(record):
+            path = scratch / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(json.dumps(record, ensure_ascii=False).encode())
+    return File(path, str(name), shared.size(path), sha256_of(path))
+
+
+def _cleaned(record: dict[str, Any]) -> bool:
+    """Whether a run's record or a marker named an address with secrets, which it no longer does."""
+    before = json.dumps(record)
+    for entry in record.get("shards", []):
+        entry[0] = public(entry[0])
+    if "input" in record:
+        record["input"]["url"] = public(record["input"]["url"])
+    return json.dumps(record) != before

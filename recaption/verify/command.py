@@ -12,10 +12,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from recaption.arguments import parse
 from recaption.errors import UserError, bad_choice
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
+from recaption.shard.located import readable
 from recaption.status.screen import Style
 from recaption.terminal import Progress
 from recaption.training import open_clip_command
@@ -32,7 +34,7 @@ RED, GREEN, YELLOW = "31", "32", "33"
 COLOURS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
 
 HELP = """\
-usage: python -m recaption.verify RUN [--input] [--complete] [--json]
+usage: python -m recaption.verify RUN [--input [--inputs PATTERN] [--allow-pipe]] [--complete] [--json]
 
 Re-reads every published shard against its marker: hashes, counts, states, keys and their order,
 captions and images. Looks for missing, foreign and left-over files. Then loads shards with
@@ -41,6 +43,9 @@ last line says how many of how many shards have no defect, whether the run is un
 samples each loader read. Shards that were given up are named, and are none of these.
 
   --input     also reads every shard's source again, and compares what it would become
+  --inputs PATTERN  where the sources are, if they have moved, or if their URLs are signed or they are
+              commands, which is not stored: what data.shards was
+  --allow-pipe  runs the commands of pipe: sources again
   --complete  shards that are not published yet are wrong, too
   --json      one JSON object: run, shards (total, published, given_up), samples, defects (shard,
               kind, text), notes, loaders (result ok, warn, fail or skipped; text; samples), train, sound
@@ -56,17 +61,20 @@ def main(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
-    known = ["--complete", "--help", "--input", "--json"]
-    for argument in arguments:
-        if argument.startswith("-") and argument not in known:
-            raise bad_choice("option", argument, known)
-    roots = [a for a in arguments if not a.startswith("-")]
-    if len(roots) != 1:
-        raise UserError("verify: needs one run directory (see --help)")
-    paths, run = open_run(roots[0])
+    switches = ["--allow-pipe", "--complete", "--input", "--json"]
+    root, given, flags = parse("verify", arguments, ["--inputs"], switches)
+    if "-o" in given:
+        raise bad_choice("option", "-o", ["--help", "--inputs", *switches])
+    against_input = "--input" in flags
+    if not against_input and (given or "--allow-pipe" in flags):
+        raise UserError("verify: --inputs and --allow-pipe are for --input")
+    paths, run = open_run(root)
+    if against_input:
+        allowed = "--allow-pipe" in flags
+        run = readable(run, given.get("--inputs"), allow_pipe=allowed, what="verify --input")
     state = scan(paths, run)
     found = [check_folder(paths, run, state)]
-    found += _shards(paths, run, state, against_input="--input" in arguments)
+    found += _shards(paths, run, state, against_input=against_input)
     defects = [defect for findings in found for defect in findings.defects]
     notes = [note for findings in found for note in findings.notes]
     notes += [f"given up: {name}: {why}" for name, why in state.given_up.items()]
@@ -101,11 +109,11 @@ def main(arguments: list[str]) -> int:
         "complete": complete,
         "ok": not defects,
     }
-    if "--json" in arguments:
+    if "--json" in flags:
         print(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         _show(report, defects, loaders)
-    return 1 if defects or ("--complete" in arguments and not complete) else 0
+    return 1 if defects or ("--complete" in flags and not complete) else 0
 
 
 def _shards(

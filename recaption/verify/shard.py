@@ -12,6 +12,7 @@ import pyarrow as pa
 from recaption import shared
 from recaption.errors import ShardError
 from recaption.run import rows as sidecars
+from recaption.run.addresses import public
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
@@ -64,8 +65,9 @@ def _check_marker(record: dict[str, Any], run: Run, shard: InputShard, found: Fi
         found.add("other fingerprint", "its marker was made by a run with another configuration")
     if record["shard"] != shard.name:
         found.add("wrong marker", f"its marker is of {record['shard']}")
-    if record["input"]["url"] != shard.url:
-        found.add("wrong marker", f"made from {record['input']['url']} instead of {shard.url}")
+    made_from, wanted = public(record["input"]["url"]), public(shard.url)
+    if made_from != wanted:
+        found.add("wrong marker", f"made from {made_from} instead of {wanted}")
     counts = record["counts"]
     if set(counts) != set(STATES) or sum(counts.values()) != record["samples"]:
         found.add("wrong counts", f"{counts} do not add up to {record['samples']} samples")

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from recaption import shared
 from recaption.errors import ShardError
+from recaption.run.addresses import public, without_secrets
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
 from recaption.run.rows import CAPTIONED
@@ -40,15 +41,17 @@ def check_source(
 ) -> None:
     """Recompute the tar from source and sidecar; `whole` if it is the one its marker describes."""
     try:
-        with _opened(shard.url) as file:
+        with _opened(shard.source) as file:
             index = index_shard(file, settings.layout, salvage=salvages(record, run))
             samples = index.samples[: run.identity["data.max_samples"]]
             index = replace(index, samples=samples)
             if index.digest != record["input"]["digest"]:
-                found.add("input changed", f"{shard.url} is not what the captions were made from")
+                found.add(
+                    "input changed", f"{public(shard.url)} is not what the captions were made from"
+                )
                 return
             if [s.key for s in samples] != [row["key"] for row in rows]:
-                found.add("wrong rows", f"the sidecar's keys are not those of {shard.url}")
+                found.add("wrong rows", f"the sidecar's keys are not those of {public(shard.url)}")
                 return
             digest = write_tar(cast(BinaryIO, _Sink()), file, index, rows, settings)
             if digest == record["tar"]["sha256"] and whole:
@@ -56,7 +59,7 @@ def check_source(
             if not _compare_samples(paths, file, index, rows, settings, found):
                 found.add("wrong tar", "it differs from what its source and sidecar make")
     except (ShardError, OSError) as e:
-        found.add("input changed", f"{shard.url}: {e}")
+        found.add("input changed", without_secrets(f"{public(shard.url)}: {e}"))
 
 
 class _Sink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from slurm.conftest import ShardMaker
 from slurm.lab import Lab
 from slurm.runs import Run, assert_whole, generations
@@ -13,9 +14,10 @@ TASKS, SHARDS, SAMPLES = 6, 48, 60
 
 
 def test_three_preemptions_cost_almost_nothing(
-    lab: Lab, make_shards: ShardMaker, tmp_path: Path
+    lab: Lab, make_shards: ShardMaker, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    shards, record = make_shards(SHARDS, SAMPLES), tmp_path / "record"
+    shards = make_shards(SHARDS, SAMPLES)
+    record = tmp_path_factory.mktemp("record") / "record"  # appends of several nodes would mix
     words = [
         f"engine.rate={RATE}",
         f"engine.record={record}",

@@ -15,6 +15,8 @@ import pytest
 from drawing import draw_samples, write_shard
 from helpers import Completed, refused
 
+from recaption.launch.environment import exports
+
 GOLDEN = Path(__file__).parent / "golden" / "sbatch.sh"
 EXAMPLES = Path(__file__).parents[2] / "slurm" / "examples"
 SCRIPTS = {
@@ -346,3 +348,19 @@ def test_no_script_is_left_with_what_setup_holds(site: Site, take: int) -> None:
     assert "TOKEN=hidden" in "".join(site.scripts()) or not take
     for path in (site.folder / "run").rglob("*"):
         assert not path.is_file() or b"hidden" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("option", "wish", "exported"),
+    [
+        ("", None, True),
+        ("ALL,A=1", None, True),
+        ("NONE", None, False),
+        ("A", "ALL", False),
+        ("", "NONE", False),
+    ],
+)
+def test_whether_a_job_gets_the_environment(option: str, wish: str | None, exported: bool) -> None:
+    script = f"#SBATCH --export={option}\n" if option else "#SBATCH --mem=1G\n"
+    environment = {} if wish is None else {"SBATCH_EXPORT": wish}
+    assert exports(script, environment) == exported

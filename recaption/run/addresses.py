@@ -1,0 +1,54 @@
+"""Where inputs are, as far as it is no secret: what run.json, markers, logs and uploads say.
+
+A query signs a URL, and a command may hold anything. `https://host/a.tar?` stands for a URL whose
+query is not stored, `pipe:sha256:…` for a command, which its hash tells from others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from recaption.run.names import PIPE
+
+if TYPE_CHECKING:
+    from recaption.run.record import InputShard
+
+HASHED = f"{PIPE}sha256:"
+SIGNED = re.compile(r"(\b[a-z0-9+]+://)(?:[^\s/@'\"]*@)?([^\s'\"?]*)\?[^\s'\"]*", re.IGNORECASE)
+
+
+def public(url: str) -> str:
+    """An input's address without its secrets; one that has none, or has lost them, as it is."""
+    if url.startswith(PIPE):
+        known = url.startswith(HASHED)
+        return url if known else HASHED + hashlib.sha256(url.encode()).hexdigest()
+    if "://" not in url or url.startswith("file://"):
+        return url
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    lost = "?" if parts.query or parts.fragment or url.endswith("?") else ""
+    return f"{parts.scheme}://{host}{parts.path}{lost}"
+
+
+def published(shards: Sequence[InputShard]) -> list[InputShard]:
+    """Inputs as they are stored."""
+    return [replace(shard, url=public(shard.url)) for shard in shards]
+
+
+def is_incomplete(url: str) -> bool:
+    """Whether an address lacks what its input cannot be read without."""
+    return url.startswith(HASHED) or ("://" in url and url.endswith("?"))
+
+
+def is_command(url: str) -> bool:
+    return url.startswith(PIPE)
+
+
+def without_secrets(text: str) -> str:
+    """A message with the queries of its URLs left out."""
+    return SIGNED.sub(r"\1\2?…", text)
