@@ -81,7 +81,7 @@ def test_a_task_says_one_line_a_minute(
         paths=paths,
         taken_over={3},
     )
-    engines = SimpleNamespace(flying=lambda: 7, restarts=2)
+    engines = SimpleNamespace(flying=lambda: 7, restarts=2, given_up=[])
     pipeline: Any = SimpleNamespace(settled=0, engines=engines)
     said = Summary(claims, 0)
     for _ in range(4 * 600):  # ten minutes
