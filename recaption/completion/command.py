@@ -17,12 +17,12 @@ SHELLS = ("bash",)
 OPTIONS = {  # what each command takes besides KEY=VALUE and files
     "launch": "--multirun --cfg --resolve --config-dir --config-name --help",
     "status": "--watch --json --help",
-    "verify": "--input --complete --json --help",
-    "retry": "--status --reason --give-up --take-back --config-dir --help",
+    "verify": "--input --inputs --allow-pipe --complete --json --help",
+    "retry": "--status --reason --give-up --take-back --inputs --allow-pipe --config-dir --help",
     "stop": "--help",
     "filter": "--where --help",
-    "report": "--samples --shards --fetch --help",
-    "join": "--spool --allow-pipe --help",
+    "report": "--samples --shards --fetch --inputs --allow-pipe --help",
+    "join": "--spool --inputs --allow-pipe --help",
     "upload": "--partial --shards-only --help",
     "bench": "--images --shards --size --parts --baseline-images --for-images --for-gpus --json"
     " --folder --config-dir --help",
