@@ -5,7 +5,9 @@ An engine takes half a minute to start, so each run is made once and looked at b
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +25,8 @@ from helpers import (
     parse_caption,
     rows,
 )
+
+from recaption.model_files import model_folder
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -152,14 +156,43 @@ def test_one_and_four_workers_give_the_same_captions(scenes: Source, run_of: Run
             assert colour == other_colour or kind == other_kind, (key, one[key], four[key])
 
 
-def test_the_detailed_prompt_gets_detailed_captions(scenes: Source, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def detailed(scenes: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two shards with the detailed prompt."""
+    cwd = tmp_path_factory.mktemp("detailed")
     words = ("data.range=0-1", "prompt=detailed", "output.dir=run")
-    launched(scenes.word, *MODEL, *words, cwd=tmp_path, timeout=580)
+    launched(scenes.word, *MODEL, *words, cwd=cwd, timeout=580)
+    return cwd / "run"
+
+
+def test_two_engines_ask_both_prompts_of_a_model_of_ones_own(
+    scenes: Source, run_of: RunOf, detailed: Path, tmp_path: Path
+) -> None:
+    """Every answer is the one that a run of that prompt alone gave, but for close calls."""
+    shutil.copytree(model_folder("builtin:tiny"), tmp_path / "copy")
+    own = ("model.path=copy", "model.name=own", "model.max_model_len=512")
+    words = ("prompts=[short,detailed]", "engine.replicas=2", "data.range=0-1", "output.dir=run")
+    words += ("model.processor.backend=pil", "data.workers=1")
+    launched(scenes.word, *own, *words, cwd=tmp_path, timeout=580)
+    run = tmp_path / "run"
+    found = {r["key"]: r for name in list(scenes.shards)[:2] for r in rows(run, name)}
+    assert len(found) == 2 * SAMPLES
+    assert {m["model"]["name"] for m in markers(run).values()} == {"own"}
+    log = (run / ".recaption/tasks").glob("0-0@*.jsonl")
+    starts = [json.loads(line) for path in log for line in path.read_text().splitlines()]
+    assert next(e for e in starts if e["event"] == "start")["engines"] == 2
+    for name, alone in (("short", captions(run_of(1))), ("detailed", captions(detailed))):
+        differing = [k for k, row in found.items() if row[f"caption_{name}"] != alone[k]]
+        print(f"{name}: {len(differing)} of {len(found)} captions differ")
+        assert len(differing) <= (1 - SAME) * len(found) + 2
+
+
+def test_the_detailed_prompt_gets_detailed_captions(scenes: Source, detailed: Path) -> None:
     chosen = dict(list(scenes.shards.items())[:2])
-    assert_same_samples(tmp_path / "run", chosen)
+    assert_same_samples(detailed, chosen)
     scores = {name: Score() for name in ("names", "sizes", "places", "backgrounds")}
     truth = pictures(scenes)
-    for key, caption in captions(tmp_path / "run").items():
+    for key, caption in captions(detailed).items():
         said, picture = parse_caption(caption), truth[key]
         scores["backgrounds"].add(said.background == picture.background)
         if len(picture.shapes) > 1:
