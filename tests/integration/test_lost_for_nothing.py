@@ -29,7 +29,7 @@ def test_names_that_begin_like_others_or_are_long_and_a_folder_of_figures_that_i
     }
     assert len((tmp_path / "record").read_text().splitlines()) == sum(sizes.values())
     (log,) = (tmp_path / "run/.recaption/logs").glob("*_log.out")
-    assert log.read_text().count("slurm.metrics=nowhere: cannot be written") == 1
+    assert log.read_text().count("/nowhere: cannot be written") == 1
     verified = launch("run", cwd=tmp_path, module="verify")
     assert verified.returncode == 0, verified
 

@@ -105,7 +105,7 @@ def test_a_finished_run_adds_up(tmp_path: Path) -> None:
     launched(*words, cwd=tmp_path)
     seen = status_json(run)
     assert seen["state"] == "complete"
-    assert seen["shards"] == {"total": 2, "done": 2, "failed": 0, "left": 0}
+    assert seen["shards"] == {"total": 2, "done": 2, "failed": 0, "given_up": 0, "left": 0}
     expected = {"captioned": 10, "rejected": 2, "failed": 0, "filtered": 0}
     assert seen["samples"] == {"published": 12, "in_progress": 0, **expected}
     assert seen["images_per_second"]["overall"] > 0
@@ -130,7 +130,7 @@ def test_failed_shards_and_several_runs(tmp_path: Path) -> None:
         launch(pattern, "engine=fake", f"output.dir={tmp_path}/{name}", cwd=tmp_path)
     seen = status_json(tmp_path / "bad", code=1)
     assert seen["state"] == "needs retry"
-    assert seen["shards"] == {"total": 2, "done": 1, "failed": 1, "left": 0}
+    assert seen["shards"] == {"total": 2, "done": 1, "failed": 1, "given_up": 0, "left": 0}
     (reason,) = seen["failures"]
     assert (reason["what"], reason["example"], reason["count"]) == ("shard", "00001.tar", 1)
     assert Path(reason["log"]).exists()

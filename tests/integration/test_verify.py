@@ -119,7 +119,7 @@ def test_a_sound_run(sound: Path, run: Path) -> None:
         found = report(folder, "--input")
         assert found["ok"]
         assert found["defects"] == []
-        assert found["shards"] == {"total": 3, "published": 3}
+        assert found["shards"] == {"total": 3, "published": 3, "given_up": 0}
         assert found["samples"] == 18
         assert {name: way["result"] for name, way in found["loaders"].items()} == dict.fromkeys(
             ("webdataset", "datasets", "open_clip"), "ok"
@@ -331,7 +331,13 @@ def test_what_lies_in_the_source_is_a_warning(tmp_path: Path) -> None:
     assert found["loaders"]["open_clip"]["result"] == "ok"
     broken = [Sample(s.key, {"jpg": b"no image"}) for s in samples]
     write_shard(tmp_path / "0.tar", broken)
-    launched(f"data.shards={tmp_path}/0.tar", "engine=fake", "output.dir=none", cwd=tmp_path)
+    launched(
+        f"data.shards={tmp_path}/0.tar",
+        "engine=fake",
+        "data.alarm=1",
+        "output.dir=none",
+        cwd=tmp_path,
+    )
     found = report(tmp_path / "none")
     assert {way["result"] for way in found["loaders"].values()} == {"warn"}
     assert found["train"] == ""
@@ -352,7 +358,7 @@ def test_an_unfinished_run_is_not_a_defect(sound: Path, tmp_path: Path) -> None:
     source = f"data.shards={sound}/in/*.tar"
     launched(source, "engine=fake", "output.dir=run", "data.range=0-1", cwd=tmp_path)
     found = report(tmp_path / "run", "--input")
-    assert found["shards"] == {"total": 3, "published": 2}
+    assert found["shards"] == {"total": 3, "published": 2, "given_up": 0}
     assert "1 of 3 shards are not published yet" in found["notes"]
 
 
