@@ -66,9 +66,9 @@ dataset = load_dataset("path/to/this/folder", split="train", streaming=True)""")
 LOAD_CAPTIONS = Template("""\
 import webdataset as wds
 captions = wds.WebDataset("$pattern", shardshuffle=False)
-pictures = wds.WebDataset("$source", shardshuffle=False)
-for picture, caption in zip(pictures, captions, strict=True):
-    assert picture["__key__"] == caption["__key__"]""")
+
+import recaption  # with the pictures of the source
+samples = recaption.pairs("path/to/this/folder", inputs="path/to/source/*.tar")""")
 UNKNOWN = "other"
 HOME = "https://pypi.org/project/recaption"
 
@@ -145,9 +145,7 @@ def _card(run: Run, license: str, sizes: dict[str, int], state: RunState) -> str
         filters="".join(
             f"Samples fulfil {_code(text)}.\n\n" for text in run.identity.get("filter", [])
         ),
-        load=load.substitute(
-            pattern=shard_pattern(filled), source=shard_pattern(filled, "path/to/source/")
-        ),
+        load=load.substitute(pattern=shard_pattern(filled)),
     )
 
 

@@ -40,7 +40,7 @@ def test_licence_filter_and_several_prompts(one_shard: Path, tmp_path: Path) -> 
     head, text = card(tmp_path / "run")
     assert head["license"] == "cc-by-4.0"
     assert "nothing to do" in launched(*words, cwd=tmp_path).stdout
-    assert "path/to/source/00000.tar" in text
+    assert "recaption.pairs(" in text
     assert "`caption_NAME`" in text
     where = "len(caption) > 3 and caption != '`x`'"
     result = launch("run", "--where", where, "-o", "few", cwd=tmp_path, module="filter")

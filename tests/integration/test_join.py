@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,16 +14,13 @@ from pathlib import Path
 
 import pytest
 from helpers import (
-    IMAGES,
     Completed,
     Made,
     Source,
-    captions,
     files_of,
     launch,
     launched,
     markers,
-    read_run,
     refused,
     rows,
 )
@@ -232,37 +227,3 @@ def test_mistakes(small: Captions, tmp_path: Path) -> None:
     refused(wrong(str(small.run), "--spool", "/dev/null/x", "-o", "x"), "--spool: ", "/dev/null/x")
     refused(wrong(str(tmp_path), "-o", "x"), "not a run directory")
     assert not (tmp_path / "x").exists()
-
-
-def test_readmes_way_to_zip_captions_with_their_source(
-    small: Captions, source: Source, tmp_path: Path
-) -> None:
-    """The code that README shows, run as it stands there: every key of every shard, in order."""
-    readme = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n([^`]*def with_captions[^`]*)```", readme)
-    code = code.replace("/data/laion/{00000..00575}.tar", f"{small.folder}/{{00000..00002}}.tar")
-    assert str(small.folder) in code
-    code = re.sub(r"(?m)^RUN = .*$", f"RUN = {str(small.run)!r}", code)
-    code += f"""
-import json, hashlib
-def plain(sample):
-    members = {{k: hashlib.sha256(v).hexdigest() for k, v in sample.items() if k[0] != "_"}}
-    return sample["__key__"], sample["txt"].decode(), members
-odd = with_captions([{{"url": "{small.folder}/odd.tar"}}])
-print(json.dumps([[plain(s) for s in samples], [plain(s) for s in odd]]))
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    drawn, odd = json.loads(result.stdout)
-    wanted = captions(small.full)
-    inputs = [s for n, shard in source.shards.items() if n != "odd.tar" for s in shard]
-    assert [key for key, _, _ in drawn] == [s.key for s in inputs]
-    for (key, caption, members), sample in zip(drawn, inputs, strict=True):
-        assert caption == wanted[key]
-        (image,) = [e for e in sample.members if e in IMAGES]
-        assert members[image] == hashlib.sha256(sample.members[image]).hexdigest()
-    keys = [key for key, members in read_run(small.full)["odd.tar"].items()]
-    assert [key for key, _, _ in odd] == keys
-    assert [caption for _, caption, _ in odd] == [wanted[key] for key in keys]
