@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Completed, launch, launched, markers, parse_caption, refused, rows
+from helpers import Completed, captions, launch, launched, markers, parse_caption, refused, rows
 from olden.make import ARCHIVE, FINISHED, HALFWAY, ROOT, content_of, model_folder, never_starting
 
+from recaption import pairs
 from recaption.filter import main as filter_run
 from recaption.join import main as join
 from recaption.report import main as report
@@ -189,6 +190,8 @@ def test_captions_are_joined_with_their_sources(
     looked_at(tmp_path / "full", capsys)
     full = {"captions": "fake", "odd-captions": "odd"}[name]
     assert content_of(tmp_path / "full")["tars"] == wanted[full]["tars"]
+    paired = {sample["__key__"]: sample["txt"] for sample in pairs(ROOT / name)}
+    assert paired == {key: text.encode() for key, text in captions(tmp_path / "full").items()}
 
 
 def test_a_copy_goes_on_elsewhere(copies: Path, wanted: dict[str, Any], tmp_path: Path) -> None:
@@ -286,6 +289,47 @@ def test_a_model_of_ones_own_that_was_composed_over_the_tiny_one_goes_on(
     with never_starting():
         result = launched(*commands["own-model"], "dry_run=true", cwd=tmp_path)
     assert f"fingerprint: {frozen['fingerprint']}" in result.stdout
+
+
+def test_a_run_that_took_the_tiny_model_for_another_one_is_refused(
+    unpacked: Path, commands: dict[str, list[str]], tmp_path: Path
+) -> None:
+    run = unpacked / "no-such-model"
+    with never_starting():
+        for result in (
+            launch(*commands["no-such-model"], cwd=tmp_path),
+            launch(str(run), cwd=tmp_path, module="retry"),
+        ):
+            refused(result, "OWNER/NAME", "tiny model")
+    assert len(list((run / ".recaption/submissions").iterdir())) == 1
+
+
+def test_a_damaged_shard_of_a_run_that_failed_can_be_salvaged(
+    copies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(copies / "failed", tmp_path / "run")
+    result = launch(str(run), "data.damaged=salvage", cwd=tmp_path, module="retry")
+    assert result.returncode == 0, result
+    assert looked_at(run, capsys)["shards"]["published"] == 4
+
+
+def test_inputs_that_moved_are_read_where_they_are(
+    copies: Path, unpacked: Path, wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    run = shutil.copytree(copies / "listed", tmp_path / "run")
+    moved = shutil.copytree(unpacked / "sets/plain", tmp_path / "moved")
+    hidden = unpacked / "sets/plain"
+    hidden.rename(unpacked / "away")
+    try:
+        assert launch(str(run), cwd=tmp_path, module="retry").returncode != 0
+        result = launch(str(run), "--inputs", f"{moved}/*.tar", cwd=tmp_path, module="retry")
+        assert result.returncode == 0, result
+        assert launch(str(run), "--input", cwd=tmp_path, module="verify").returncode == 1
+        words = (str(run), "--input", "--inputs", f"{moved}/*.tar")
+        assert launch(*words, cwd=tmp_path, module="verify").returncode == 0
+    finally:
+        (unpacked / "away").rename(hidden)
+    assert json.loads(json.dumps(content_of(run))) == wanted["listed"]
 
 
 def test_a_field_that_is_not_known_is_said_by_name(
