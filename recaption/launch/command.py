@@ -19,7 +19,7 @@ from recaption.config.compose import (
 )
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
-from recaption.launch.freeze import freeze, run_at
+from recaption.launch.freeze import freeze, run_at, warn_of_effects
 from recaption.launch.options import Options, parse
 from recaption.launch.plan import data_name, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing, waited
@@ -165,6 +165,7 @@ def _launch(point: Point) -> Outcome:
     selected = select(config.data.range, len(shards))
     named = {word.partition("=")[0].lstrip("+~") for word in point.words}
     paths, run = freeze(config, point.prompts, shards, named=named, write=not config.dry_run)
+    warn_of_effects(config, point.prompts, named)
     if remark := patterns.remark():
         print(remark)
     doubt = _unshared(point.shown.output.dir) if config.slurm.kind == "cluster" else ""

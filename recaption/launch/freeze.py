@@ -54,7 +54,7 @@ def freeze(
         refuse_mistaken(paths, there)
     _refuse_inputs(paths, shards)
     if there is None:
-        refuse_effects(None, config, prompts, named)
+        refuse_effects(config, prompts, named)
         _refuse_long_names(paths, shards)
         check_fields(config, prompts, shards)
     pin_scorers(config, exists=there is not None)
@@ -91,7 +91,6 @@ def freeze(
             return paths, run
     frozen = read_run(paths)
     _compare(paths, frozen, run)
-    refuse_effects(frozen, config, prompts, named)
     if write:
         keep_template(paths, frozen.identity, config.model.chat_template)
     return paths, frozen
@@ -112,14 +111,15 @@ def create(paths: RunPaths, run: Run, group: str | None = None) -> bool:
         raise bad_value("output.dir", paths.root, reason) from None
 
 
-def refuse_effects(
-    there: Run | None, config: Config, prompts: Sequence[Prompt], named: Collection[str]
-) -> None:
-    """What is refused for a new run is only said for one that exists."""
-    found = refusals(config, prompts, named)
-    if found and there is None:
-        raise UserError(found[0])
-    for message in found + remarks(config, named):
+def refuse_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:
+    """Raise UserError for what a new run is not made of."""
+    for message in refusals(config, prompts, named):
+        raise UserError(message)
+
+
+def warn_of_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:
+    """Say, once nothing else is refused, what would be for a new run, and what is remarkable."""
+    for message in refusals(config, prompts, named) + remarks(config, named):
         print(f"warning: {message}", file=sys.stderr)
 
 

@@ -12,7 +12,7 @@ from recaption.config.check import check_folder
 from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
 from recaption.given_up import inherit
-from recaption.launch.freeze import refuse_effects
+from recaption.launch.freeze import refuse_effects, warn_of_effects
 from recaption.launch.plan import inputs, select
 from recaption.launch.submission import show_plan, submit_missing, waited
 from recaption.retry.recompose import Wanted, recompose
@@ -116,9 +116,9 @@ def main(arguments: list[str]) -> int:
             f"retry: the run in {paths.root} was made with other values: {changed}. "
             "Leave them, or make another run with launch"
         )
-    refuse_effects(run, wanted.config, wanted.prompts, wanted.keys)
     moved = _find_inputs(run, wanted, submissions[-1], options)
     selected = _selected(wanted, run, submissions)
+    warn_of_effects(wanted.config, wanted.prompts, wanted.keys)
     if wanted.config.dry_run:
         marked = paths.marked()
         missing = [p for p in selected if run.shards[p].name not in marked]
@@ -181,7 +181,7 @@ def _into_new(
     _check_shape(run, new)
     wanted.config.output.dir = str(target.root)
     moved = _find_inputs(new, wanted, last, options)
-    refuse_effects(None, wanted.config, wanted.prompts, {*wanted.keys, *KEPT})
+    refuse_effects(wanted.config, wanted.prompts, {*wanted.keys, *KEPT})
     selected = sorted(positions[name] for name in affected)
     if wanted.config.dry_run:
         return show_plan(target, new, wanted.config, selected).code

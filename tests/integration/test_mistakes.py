@@ -79,6 +79,7 @@ Launch = Callable[..., Completed]
         (["{good}", "output.dir=50%/run"], ["output.dir=", "50%/run"]),
         (["{good}", "watermark.path=/x.onnx"], ["watermark.path=/x.onnx", "watermark=onnx"]),
         (["{good}", "slurm.partition=gpu"], ["slurm.partition=gpu", "slurm=cluster"]),
+        (["{good}", "slurm.time=60", "data.range=9"], ["data.range=9"]),
         (["{good}", "data.image_keys=[JPG,png]"], ["data.image_keys", "[jpg,png]"]),
         (["pipe:cat x"], ["pipe:cat x", "KEY=VALUE"]),
         (["data.shards=pipe:cat x"], ["data.allow_pipe=true"]),

@@ -266,7 +266,7 @@ def test_secrets_are_asked_for_again(
     batch.unlink()
     refused(retry("run", cwd=tmp_path), "slurm.setup", "--config-dir")
     assert not batch.exists()
-    retried("run", *site, "slurm.tasks=1", cwd=tmp_path)
+    retried("run", *site, "slurm.tasks=1", "force=true", cwd=tmp_path)
     assert "hush" in batch.read_text()
     assert "--partition=mine" in batch.read_text()
     stored = {n: c for n, c in files_of(tmp_path / "run").items() if not n.endswith(".sh")}

@@ -51,7 +51,7 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(value=anything)
 @example(value="/d/a=b[1]#ü\"x'")
 @example(value="gpu,long")
