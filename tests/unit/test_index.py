@@ -7,6 +7,7 @@ import os
 import random
 import tarfile
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -399,3 +400,21 @@ def test_the_first_samples_are_read_without_the_rest(file: BinaryIO, whole: Inde
     assert first_samples(file, STRICT, 7) == whole.samples[:7]
     with pytest.raises(ShardError):
         first_samples(file, STRICT, 1000)
+
+
+@pytest.mark.parametrize("layout", [STRICT, Layout(scattered=True, links=True)])
+def test_the_memory_of_an_index_is_bounded(file: BinaryIO, layout: Layout) -> None:
+    """By the number of members, of which there may be two millions: well below a GB."""
+    count = 3000
+    names = [f"folder/key_{i:08d}.{e}" for e in ("jpg", "json") for i in range(count // 2)]
+    if not layout.scattered:
+        names.sort()
+    fill(file, tar_bytes((name, b"") for name in names))
+    tracemalloc.start()
+    try:
+        assert len(index_shard(file, layout).samples) == count // 2
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    read_at_once = 1 << 20  # behind the last member
+    assert (peak - read_at_once) / count < 350
