@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers import launch, launched, read_run, rows
+from tars import tiny_png, write_tar
 
 SHARD = "00000.tar"
 LOOP = "a cat " * 9
@@ -142,19 +143,22 @@ def test_one_prompt_of_a_chain_is_asked_again(plain: Plain, tmp_path: Path) -> N
     answers = (tmp_path / "made.txt").read_text().splitlines()
     assert len(answers) == 3 * len(made) + len(plain.spoilt)
     about = f"prompt.text=More than {made[2]['caption_short']}?"
-    launched(plain.words[1], "engine=fake", "output.dir=two", about, cwd=tmp_path)
+    two = ("engine=fake", "output.dir=two", "prompt.name=about")
+    launched(plain.words[1], *two, about, cwd=tmp_path)
     assert rows(tmp_path / "two", SHARD)[2]["caption"] == made[2]["caption_about"]
 
 
-def test_a_sample_needs_all_its_prompts(plain: Plain, tmp_path: Path) -> None:
+def test_a_sample_needs_all_its_prompts(tmp_path: Path) -> None:
     """One that a prompt cannot be made for is rejected, with none of its captions published."""
-    words = (plain.words[1], "engine=fake", "--config-dir=presets", "output.dir=run")
+    members = [(f"k{i}.png", tiny_png(i, side=32)) for i in range(4)]
+    shard = write_tar(tmp_path / "set" / SHARD, [*members, ("k3.json", b'{"rare": 1}')])
     folder = tmp_path / "presets/prompt"
     folder.mkdir(parents=True)
-    text = json.dumps({"name": "missing", "text": "{captions.short} {json.not_there}"})
-    (folder / "missing.yaml").write_text(text)
-    launched(*words, "prompts=[short,missing]", cwd=tmp_path)
+    text = json.dumps({"name": "rare", "text": "{captions.short} {json.rare}"})
+    (folder / "rare.yaml").write_text(text)
+    words = (f"data.shards={shard}", "engine=fake", "--config-dir=presets", "output.dir=run")
+    launched(*words, "prompts=[short,rare]", "data.alarm=1", cwd=tmp_path)
     made, published = found(tmp_path / "run")
-    assert {r["status"] for r in made} == {"rejected"}
-    assert all("{json.not_there}" in r["reason"] for r in made)
-    assert published == {}
+    assert [r["status"] for r in made] == ["rejected"] * 3 + ["captioned"]
+    assert all("{json.rare}" in r["reason"] for r in made[:3])
+    assert list(published) == ["k3"]
