@@ -18,12 +18,12 @@ from typing import Any
 
 from submitit.local.local import LocalExecutor, LocalJob
 
-from recaption.config.check import gpu_count
 from recaption.config.schema import Config
+from recaption.launch.places import gpus_of, places
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
 from recaption.task.attempt import TIED, run_task
-from recaption.task.devices import CPUS, cpus, visible_gpus
+from recaption.task.devices import CPUS, cpus
 from recaption.task.process import Process, process_of
 
 STOP_SECONDS = 30.0
@@ -103,25 +103,6 @@ class LocalTasks:
         assert isinstance(job, LocalJob)
         assert job._process is not None
         self.running[task] = (job._process, place)
-
-
-def gpus_of(config: Config) -> list[str]:
-    """The GPUs of this machine that slurm.gpus allows."""
-    allowed = config.slurm.gpus
-    return visible_gpus()[: None if allowed is None else gpu_count(allowed)]
-
-
-def places(config: Config, tasks: int) -> int:
-    """How many of so many tasks run at once here."""
-    allowed = config.slurm.parallelism or default_parallelism(config)
-    gpus = len(gpus_of(config))
-    return max(1, min(allowed, tasks, gpus or allowed))
-
-
-def default_parallelism(config: Config) -> int:
-    """As many tasks at once as there are GPUs, or pairs of CPUs where there are none."""
-    gpus = len(gpus_of(config)) // config.engine.tensor_parallel
-    return gpus or max(1, cpus() // 2)
 
 
 class _Executor(LocalExecutor):

@@ -16,7 +16,7 @@ from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
 from recaption.engine.trial import ENGINE_KEYS, CannotTry, Fault, find_fault
 from recaption.errors import UserError, bad_value
-from recaption.launch.local import gpus_of, places
+from recaption.launch.places import gpus_of, places
 from recaption.model_files import ModelFiles, model_folder
 from recaption.versions import versions
 

@@ -180,7 +180,7 @@ def _tasks(config: Config, shards: int) -> int:
     on_cluster = config.slurm.kind == "cluster"
     tasks = min(config.slurm.tasks or (CLUSTER_TASKS if on_cluster else 1), shards)
     if config.wait is False and not on_cluster:
-        from recaption.launch.local import places
+        from recaption.launch.places import places
 
         if (most := places(config, tasks)) < tasks:
             reason = f"with slurm=local all tasks start at once, and here is room for {most}"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recaption.config.schema import Config
-from recaption.launch import local
+from recaption.launch import local, places
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
 
@@ -36,13 +36,13 @@ def test_gpus_of_tasks(
         def submit(self, *_: Any) -> Any:
             return local.LocalJob(tmp_path, "1", process=SimpleNamespace(poll=lambda: 0), tasks=[0])
 
-    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1", "2", "3"])
+    monkeypatch.setattr(places, "visible_gpus", lambda: ["0", "1", "2", "3"])
     monkeypatch.setattr(local, "_Executor", Executor)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     config = Config()
     config.slurm.gpus, config.slurm.parallelism = gpus, 2
     submission = Submission(0, {}, [0, 1], [[0], [1]], 0.0)
-    tasks = local.LocalTasks(RunPaths(tmp_path), submission, config, tied=False)
+    tasks = local.LocalTasks(RunPaths(tmp_path), submission, config, {}, tied=False)
     while tasks.alive():
         pass
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == given

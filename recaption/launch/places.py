@@ -1,0 +1,26 @@
+"""How many tasks this machine has room for at once, and with which GPUs."""
+
+from __future__ import annotations
+
+from recaption.config.check import gpu_count
+from recaption.config.schema import Config
+from recaption.task.devices import cpus, visible_gpus
+
+
+def gpus_of(config: Config) -> list[str]:
+    """The GPUs of this machine that slurm.gpus allows."""
+    allowed = config.slurm.gpus
+    return visible_gpus()[: None if allowed is None else gpu_count(allowed)]
+
+
+def places(config: Config, tasks: int) -> int:
+    """How many of so many tasks run at once here."""
+    allowed = config.slurm.parallelism or default_parallelism(config)
+    gpus = len(gpus_of(config))
+    return max(1, min(allowed, tasks, gpus or allowed))
+
+
+def default_parallelism(config: Config) -> int:
+    """As many tasks at once as there are GPUs, or pairs of CPUs where there are none."""
+    gpus = len(gpus_of(config)) // config.engine.tensor_parallel
+    return gpus or max(1, cpus() // 2)
