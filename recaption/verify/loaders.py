@@ -1,5 +1,8 @@
 """Really loading a run's shards, the ways that trainers do.
 
+That is done in a child process: loaders bring threads of C++ of their own, which may bring down the
+process that they are in, even at its end.
+
 `ok`: it loads, with every captioned sample. `warn`: it does not, or not wholly, for a reason that
 lies in the source. `fail`: it does not, and that is our fault. `skipped`: the package is missing.
 """
@@ -7,12 +10,17 @@ lies in the source. `fail`: it does not, and that is our fault. `skipped`: the p
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from recaption import shared
+from recaption.engine.orphan import die_with_parent
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import RunState
@@ -50,15 +58,46 @@ def check_loaders(
         if name not in damaged and shared.exists(paths.tar(name))
     }
     filled = [name for name, size in sizes.items() if size]
-    ways = {"webdataset": _webdataset, "datasets": _datasets, "open_clip": _open_clip}
     if not filled:
-        return dict.fromkeys(ways, Loaded(WARN, "no sound published shard has a captioned sample"))
+        return dict.fromkeys(WAYS, Loaded(WARN, "no sound published shard has a captioned sample"))
     step = max(1, -(-len(filled) // SHARDS))
     chosen = filled[::step]
     shards = _Shards(
         [str(paths.tar(name)) for name in chosen], sum(sizes[n] for n in chosen), captions_only
     )
-    return {name: _checked(way, shards) for name, way in ways.items()}
+    return _in_a_child(shards)
+
+
+def _in_a_child(shards: _Shards) -> dict[str, Loaded]:
+    """What became of each way; the one at which the child died has failed, what follows has not begun."""
+    child = subprocess.run(
+        [sys.executable, "-c", f"import {__name__} as loaders; loaders.main()"],
+        input=json.dumps(asdict(shards)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    found = {
+        name: Loaded(**loaded)
+        for name, loaded in zip(WAYS, map(json.loads, child.stdout.splitlines()), strict=False)
+    }
+    died = Loaded(FAIL, f"the process that it loaded in ended with {child.returncode}")
+    for name in [name for name in WAYS if name not in found]:
+        found[name] = died
+        died = Loaded(SKIPPED, "not begun: the process had ended")
+    return found
+
+
+def main() -> None:
+    """The child: shards on standard input, a line for each way on standard output as it is done."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    shards = _Shards(**json.load(sys.stdin))
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a loader prints is no result
+    for way in WAYS.values():
+        print(json.dumps(asdict(_checked(way, shards))), file=results, flush=True)
+    os._exit(0)  # loaders' threads need no goodbye
 
 
 def _checked(way: Callable[[_Shards], Loaded], shards: _Shards) -> Loaded:
@@ -109,6 +148,9 @@ def _open_clip(shards: _Shards) -> Loaded:
         ignored = f"{without} samples have their image under an extension it ignores"
         return Loaded(WARN, ignored, count)
     return _counted(count, shards)
+
+
+WAYS = {"webdataset": _webdataset, "datasets": _datasets, "open_clip": _open_clip}
 
 
 def _counted(count: int, shards: _Shards) -> Loaded:

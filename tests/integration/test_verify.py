@@ -343,6 +343,34 @@ def test_what_lies_in_the_source_is_a_warning(tmp_path: Path) -> None:
     assert found["train"] == ""
 
 
+ENDS_BADLY = """\
+import atexit, os
+if {at_once}:
+    os.abort()
+atexit.register(os.abort)
+def load_dataset(*_, **__):
+    print("as loaders do")
+    return [dict(txt="", json=dict())] * 17
+"""
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_loader_that_ends_its_process(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """Threads of pyarrow's did that after all was said, and made a sound run's exit code -6."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/datasets.py").write_text(ENDS_BADLY.format(at_once=at_once))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    result = verify(run, "--json")
+    assert result.returncode == int(at_once), result
+    loaders = json.loads(result.stdout)["loaders"]
+    assert loaders["webdataset"]["result"] == "ok"
+    assert loaders["datasets"]["result"] == ("fail" if at_once else "ok")
+    assert ("ended with -6" in loaders["datasets"]["text"]) == at_once
+    assert loaders["open_clip"]["result"] == ("skipped" if at_once else "ok")
+
+
 @pytest.mark.parametrize(
     "words", [("output.mode=captions",), ("output.text=keep",), ("prompts=[short,detailed]",)]
 )
