@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ ENDING = set(
     "BOOT_FAIL CANCELLED COMPLETED COMPLETING DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
     "TIMEOUT".split()
 )
+# A user's variables of these commands would filter what they show, or have them ask first.
+WISHES = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 SHORTEST, LONGEST = 1.0, 30.0  # seconds between two questions
 
 
@@ -117,11 +120,21 @@ def ended(ids: Sequence[str]) -> dict[str, str]:
     return {pair[0]: pair[1].split(" ")[0] for pair in pairs if len(pair) == 2}
 
 
+def environment() -> dict[str, str]:
+    """What Slurm's commands that ask or cancel are called with: SLURM_CONF and its like, no wishes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(WISHES)}
+
+
 def _output(command: list[str]) -> tuple[int, str, str] | None:
     """Exit code, stdout and stderr; None where the program is missing or does not answer."""
     try:
         shown = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, check=False
+            command,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

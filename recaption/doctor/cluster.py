@@ -191,5 +191,12 @@ def _minutes(text: str) -> int | None:
 
 
 def _answer(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run(
+        command,
+        env=slurm.environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
     return done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -55,7 +54,7 @@ class OneJob:
         return self.seen
 
     def cancel(self) -> None:
-        subprocess.run(["scancel", "--quiet", self.id], capture_output=True, check=False)
+        slurm.cancel([self.id])
 
 
 def check_job(config: Config, folder: Path, seconds: float) -> list[Check]:
