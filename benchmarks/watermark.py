@@ -25,7 +25,7 @@ from drawing import write_shards
 from PIL import Image
 from watermarking import train
 
-from recaption.config.schema import Scorer
+from recaption.config.onnx import Scorer
 from recaption.prepare.score import Model
 
 

@@ -7,7 +7,8 @@ import os
 import re
 from typing import Any
 
-from recaption.config.schema import FLAGS, FORMATS, HARMLESS, IMAGENET_MEAN, Config, Data
+from recaption.config.onnx import IMAGENET_MEAN
+from recaption.config.schema import FLAGS, FORMATS, HARMLESS, Config, Data
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from recaption.config.schema import Config, Scorer
+from recaption.config.onnx import Scorer
+from recaption.config.schema import Config
 from recaption.errors import UserError, bad_key
 
 GROUPS = frozenset({"data", "model", "prompt", "engine", "slurm", "watermark", "output"})

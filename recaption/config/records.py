@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from recaption.config.schema import Config, Scorer
+from recaption.config.onnx import Scorer
+from recaption.config.schema import Config
 from recaption.errors import UserError
 
 T = TypeVar("T")
@@ -16,7 +17,7 @@ T = TypeVar("T")
 def from_record(kind: type[T], record: Mapping[str, Any], where: str) -> T:
     """A flat record as an object of `kind`.
 
-    A field that the record lacks gets what its absence stood for (see schema.key). Raises UserError
+    A field that the record lacks gets what its absence stood for (see config.key). Raises UserError
     for a field that `kind` does not know, naming it and `where` it stands.
     """
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recaption.config.schema import Config, Scorer
+from recaption.config.onnx import Scorer
+from recaption.config.schema import Config
 from recaption.errors import UserError, bad_key, bad_value
 
 WATERMARK = "watermark"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recaption.config.schema import Scorer
+from recaption.config.onnx import Scorer
 from recaption.config.scorers import class_of
 
 Array = npt.NDArray[Any]

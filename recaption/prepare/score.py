@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from recaption.config.schema import Config, Scorer
+from recaption.config.onnx import Scorer
+from recaption.config.schema import Config
 from recaption.config.scorers import WATERMARK, all_scorers, section
 from recaption.errors import SampleError, UserError, bad_choice, bad_value
 from recaption.prepare.outputs import Array, score, table

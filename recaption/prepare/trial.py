@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
-from recaption.config.schema import Scorer
+from recaption.config.onnx import Scorer
 from recaption.config.scorers import WATERMARK, class_of
 from recaption.errors import UserError, bad_value
 from recaption.prepare.outputs import Array, class_axis, table

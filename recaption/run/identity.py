@@ -9,7 +9,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from recaption.config.schema import Config, Prompt, Scorer
+from recaption.config.onnx import Scorer
+from recaption.config.schema import Config, Prompt
 from recaption.config.scorers import all_scorers, class_of, section
 from recaption.errors import bad_value
 from recaption.run.addresses import public

@@ -20,9 +20,10 @@ from watermarking import write_onnx
 
 from recaption.config.check import check
 from recaption.config.compose import compose_config, to_config
+from recaption.config.onnx import Scorer
 from recaption.config.overrides import prepare
 from recaption.config.records import typed_config
-from recaption.config.schema import Config, Scorer
+from recaption.config.schema import Config
 from recaption.config.scorers import named_scorers
 from recaption.errors import UserError
 from recaption.prepare.score import Model, load, pin_scorers
