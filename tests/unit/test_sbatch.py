@@ -97,6 +97,13 @@ def test_every_key_in_the_batch_script(site: Site) -> None:
     assert script == GOLDEN.read_text()
 
 
+def test_what_the_preset_of_clusters_asks_for(site: Site) -> None:
+    done = site.launch("slurm=cluster", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    for option in ("gpus-per-node=1", "cpus-per-task=16", "mem=128G", "time=1440"):
+        assert f"#SBATCH --{option}\n" in done.stdout
+
+
 def test_a_task_that_is_killed_comes_back_so_many_times(site: Site) -> None:
     """Killed before it has a log; with a log of its own it would count itself."""
     done = site.launch("slurm=cluster", "slurm.tasks=2", "slurm.attempts=3")

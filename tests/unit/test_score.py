@@ -206,6 +206,43 @@ def test_how_a_picture_is_fed(built: Built, layout: str, channels: str) -> None:
     assert ("scorers.a.layout=nhwc" if layout == "nhwc" else "N×H×W×3 is needed") in message
 
 
+@pytest.mark.parametrize("section", ["watermark", "scorers.a"])
+def test_a_picture_is_scaled_by_the_filter_that_is_named(built: Built, section: str) -> None:
+    same = helper.make_node("Identity", ["means"], ["values"])
+    words = [f"{section}.path={built(same, values=(1, ['N', 3]))}", f"{section}.class=0"]
+    words += ["watermark=onnx"] if section == "watermark" else []
+    picture = Image.linear_gradient("L").resize((37, 23)).convert("RGB")
+    for name in ("nearest", "bilinear", "bicubic", "lanczos"):
+        (loaded,) = load(with_scorers(*words, f"{section}.resampling={name}"), 1)
+        wanted = np.asarray(picture.resize((8, 8), Image.Resampling[name.upper()]), np.float32)
+        found = loaded.tensor(picture).transpose(1, 2, 0) * loaded.std + loaded.mean
+        assert found * 255 == pytest.approx(wanted, abs=1e-3)
+
+
+def score_of_watermark(*words: str) -> float:
+    config = composed("watermark=onnx", *(f"watermark.{word}" for word in words))
+    pin_scorers(config)
+    (loaded,) = load(config, 1)
+    return loaded.scores([loaded.tensor(Image.new("RGB", (30, 20), COLOUR))])[0]
+
+
+def test_a_watermark_s_model_is_fed_and_read_as_a_scorer_s(built: Built) -> None:
+    same = helper.make_node("Identity", ["means"], ["values"])
+    shares = helper.make_node("Softmax", ["means"], ["shares"])
+    path = built(same, shares, layout="nhwc", values=(1, ["N", 3]), shares=(1, ["N", 3]))
+    fed = ("layout=nhwc", "channels=bgr", "scale=2", "mean=[10,20,30]", "std=[1,2,4]")
+    found = score_of_watermark(
+        f"path={path}", *fed, "class=0", "output=value", "output_name=values"
+    )
+    assert found == (50 / 2 - 30) / 4
+    path, weights = built.boxes(30, 40)
+    boxes = np.tensordot(np.array(COLOUR) / 255, weights, 1)
+    plain = ("mean=[0,0,0]", "std=[1,1,1]", "output=value", "reduce=max", "class=3")
+    for axis, row in {1: boxes[3], 2: boxes[:, 3]}.items():
+        found = score_of_watermark(f"path={path}", *plain, f"class_axis={axis}")
+        assert found == pytest.approx(row.max(), rel=1e-5)
+
+
 @pytest.mark.parametrize("classes_first", [True, False])
 def test_the_highest_score_of_a_detectors_boxes(built: Built, classes_first: bool) -> None:
     """As nudenet has them, 22×2,100, or turned."""
@@ -375,6 +412,8 @@ def test_wrong_models_are_refused_by_key(tmp_path: Path) -> None:
     assert refused(on, at(good), "watermark.class=2") == "watermark.class=2: 0 to 1"
     wrong = refused(on, at(good), f"watermark.sha256={'0' * 64}")
     assert wrong.startswith(f"watermark.sha256={'0' * 64}: ")
+    wrong = refused(f"scorers.a.path={good}", "scorers.a.sha256='00'")
+    assert wrong.startswith("scorers.a.sha256=00: ")
     assert "needs one" in refused(f"scorers.a.path={good}", "scorers.a.kind=value")
     assert refused("scorers.a.kind=value").startswith("scorers.a.path: needed")
     pin_scorers(composed(f"scorers.a.path={three}", "scorers.a.class=2"))

@@ -1,10 +1,48 @@
 """Each key and preset has an entry that names the test showing its effect."""
 
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
 import pytest
 import shown
 
+from recaption.config.overrides import GROUPS
+from recaption.config.schema import Scorer
+from recaption.launch.help import keys, presets
 
-def test_a_named_test_is_there_or_the_entry_is_wrong():
+MOST_MISSING = 0  # entries without a test; only ever lowered
+SCORER = "scorers.NAME."
+EVERY = {
+    "keys": [k.name for k in (*keys(), *keys(Scorer, SCORER))] + [f"{SCORER}kind"],
+    "presets": [f"{group}={name}" for group in GROUPS for name in presets(group)],
+}
+
+
+def table(name: str) -> dict[str, dict[str, Any]]:
+    """The entries of keys.toml or presets.toml, by their full name."""
+    text = (shown.ROOT / f"tests/shown/{name}.toml").read_text()
+    return tomllib.loads(text)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_is_without_an_entry_and_no_entry_without_a_thing(name: str) -> None:
+    assert sorted(table(name)) == sorted(EVERY[name])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_entry_names_what_is_there(name: str) -> None:
+    wrong = {entry: p for entry, given in table(name).items() if (p := shown.problems(given))}
+    assert wrong == {}
+
+
+def test_what_no_test_shows_becomes_less() -> None:
+    missing = [entry for name in EVERY for entry, g in table(name).items() if "missing" in g]
+    assert len(missing) <= MOST_MISSING, missing
+
+
+def test_a_named_test_is_there_or_the_entry_is_wrong() -> None:
     here = "tests/unit/test_shown.py::test_a_named_test_is_there_or_the_entry_is_wrong"
     assert shown.exists(here)
     assert shown.exists(here + "[some-id]")
@@ -27,10 +65,10 @@ def test_a_named_test_is_there_or_the_entry_is_wrong():
         ({"benchmark": "benchmarks/sweep.py", "date": "soon"}, "soon is no date"),
     ],
 )
-def test_an_entry_says_one_thing_and_says_it_whole(entry, word):
+def test_an_entry_says_one_thing_and_says_it_whole(entry: dict[str, Any], word: str) -> None:
     assert word in "\n".join(shown.problems(entry))
 
 
-def test_a_benchmark_with_its_date_and_a_reason_are_entries():
+def test_a_benchmark_with_its_date_and_a_reason_are_entries() -> None:
     assert not shown.problems({"benchmark": "benchmarks/sweep.py", "date": "2026-11-01"})
     assert not shown.problems({"missing": "needs two machines"})
