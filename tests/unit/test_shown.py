@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import shown
 
+from recaption.config.onnx import Scorer
 from recaption.config.overrides import GROUPS
-from recaption.config.schema import Scorer
 from recaption.launch.help import keys, presets
 
 MOST_MISSING = 0  # entries without a test; only ever lowered
