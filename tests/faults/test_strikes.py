@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+import subprocess
+import sys
 from collections import Counter
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,6 @@ import pytest
 from drawing import write_shards
 from helpers import launch, launched, markers, rows, started, task_logs, wait_until
 
-from recaption.config.compose import compose_config, to_config
-from recaption.config.overrides import prepare
-from recaption.engine.base import Device, Spec
-from recaption.model_files import model_folder
-from recaption.pipeline import children
-from recaption.pipeline.engines import Engines
 from recaption.status import main as status
 
 pytestmark = [pytest.mark.faults]
@@ -112,31 +106,48 @@ def test_an_engine_that_is_given_up_on_is_said(
     assert [k for k in values if k.startswith("recaption_given_up{") and why in k]
 
 
+PROBED = """
+import sys, time
+from multiprocessing.connection import wait
+from pathlib import Path
+from recaption.config.compose import compose_config, to_config
+from recaption.config.overrides import prepare
+from recaption.engine.base import Device, Spec
+from recaption.model_files import model_folder
+from recaption.pipeline import children
+from recaption.pipeline.engines import Engines
+
+folder = Path(sys.argv[1])
+words = ["data.shards=x.tar", "data.name=x", "model=tiny", "engine.max_num_seqs=4"]
+config = to_config(compose_config(prepare(words)))
+spec = Spec(config, (config.prompt,), str(model_folder(config.model.path)))
+(folder / "arena").write_bytes(bytes(1 << 16))
+children.set_up(spec)
+engines = Engines(spec, [Device(0)], str(folder / "arena"), folder / "engine.log")
+try:
+    (handle,) = engines.handles
+    heard = []
+    deadline = time.monotonic() + 200
+    while "probed" not in [m[0] for m in heard] and time.monotonic() < deadline:
+        if handle.ready and not handle.probing:
+            engines._probe(handle)
+        if wait([handle.connection], 1.0):
+            messages = engines.receive(handle)
+            assert isinstance(messages, list), (folder / "engine.log").read_text()
+            heard += messages
+    assert ("probed", "") in heard
+    assert handle.proven
+finally:
+    engines.stop(politely=False)
+"""
+
+
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_picture_of_our_own_is_captioned_by_vllm(tmp_path: Path) -> None:
-    """What shows that an engine works, where it has captioned nothing else."""
-    words = ["data.shards=x.tar", "data.name=x", "model=tiny", "engine.max_num_seqs=4"]
-    config = to_config(compose_config(prepare(words)))
-    assert config.model.path
-    spec = Spec(config, (config.prompt,), str(model_folder(config.model.path)))
-    arena = tmp_path / "arena"
-    arena.write_bytes(bytes(1 << 16))
-    children.set_up(spec)
-    engines = Engines(spec, [Device(0)], str(arena), tmp_path / "engine.log")
-    try:
-        (handle,) = engines.handles
-        heard: list[Any] = []
-        deadline = time.monotonic() + 200
-        while "probed" not in [m[0] for m in heard] and time.monotonic() < deadline:
-            if handle.ready and not handle.probing:
-                engines._probe(handle)
-            if wait([handle.connection], 1.0):
-                messages = engines.receive(handle)
-                assert isinstance(messages, list), (tmp_path / "engine.log").read_text()
-                heard += messages
-        assert ("probed", "") in heard
-        assert handle.proven
-    finally:
-        engines.stop(politely=False)
+    """What shows that an engine works, where it has captioned nothing else; in a process of its own,
+    since a task sets its environment and its forkserver up once."""
+    command = [sys.executable, "-c", PROBED, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]

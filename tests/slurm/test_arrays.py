@@ -42,7 +42,7 @@ def test_two_submissions_of_one_run_share_the_work(
     runs: dict[str, Run] = {}
 
     def submit(partition: str) -> None:
-        words = [f"slurm.partition={partition}", "slurm.tasks=2", "engine.rate=25"]
+        words = [f"slurm.partition={partition}", "slurm.tasks=2", "engine.rate=25", "force=true"]
         runs[partition] = Run.launch(lab, tmp_path / "run", shards.words(), *words)
 
     threads = [threading.Thread(target=submit, args=(name,)) for name in ("low", "high")]
