@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from recaption.run.record import InputShard
 
 HASHED = f"{PIPE}sha256:"
-SIGNED = re.compile(r"(\b[a-z0-9+]+://)(?:[^\s/@'\"]*@)?([^\s'\"?]*)\?[^\s'\"]*", re.IGNORECASE)
+URL = re.compile(
+    r"(\b[a-z][a-z0-9+.-]*://)([^\s/@'\"]*@)?([^\s'\"?]*)(\?[^\s'\"]*)?", re.IGNORECASE
+)
 
 
 def public(url: str) -> str:
@@ -50,5 +52,5 @@ def is_command(url: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """A message with the queries of its URLs left out."""
-    return SIGNED.sub(r"\1\2?…", text)
+    """A message with the user names and queries of its URLs left out."""
+    return URL.sub(lambda m: f"{m[1]}{m[3]}{'?…' if m[4] else ''}", text)
