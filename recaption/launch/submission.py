@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from recaption import card
 from recaption.config.schema import Config
 from recaption.errors import UserError
+from recaption.launch.interrupt import interruptible
 from recaption.launch.plan import slices
 from recaption.run.alarm import SHOWN, of_shards, reasons_of
 from recaption.run.folders import make_folders
@@ -119,7 +118,7 @@ def waited(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Outcomes once their jobs have ended, where they wait; Ctrl-C and TERM leave jobs at work."""
     done: list[Outcome] = []
     interrupted = False
-    with _interruptible():
+    with interruptible():
         for outcome in outcomes:
             try:
                 if outcome.wait and not interrupted:
@@ -259,7 +258,7 @@ def _here(
         processes = [asdict(process) for process in tasks.processes()]
         add_jobs(paths, replace(submission, processes=processes), tag)
         return Outcome(paths.root, ",".join(jobs), 0, "started")
-    with _interruptible():
+    with interruptible():
         try:
             code = _wait(paths, run, submission, config, tasks.alive)
         except KeyboardInterrupt:
@@ -319,16 +318,3 @@ def _alarm(config: Config, state: RunState, names: Iterable[str]) -> bool:
 
 def _next_commands(paths: RunPaths) -> None:
     print(f"next: python -m recaption.status {paths.root}")
-
-
-class _interruptible:
-    """TERM ends a waiting command as Ctrl-C does, so that its tasks are stopped."""
-
-    def __enter__(self) -> None:
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            raise KeyboardInterrupt
-
-        self.before = signal.signal(signal.SIGTERM, interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self.before)
