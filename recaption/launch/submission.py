@@ -141,7 +141,14 @@ def waited(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def _refuse_at_work(paths: RunPaths) -> None:
     """A second array beside the first would only take its shards away from it."""
-    if found := at_work(paths):
+    found = at_work(paths)
+    if found.unanswered:
+        print(
+            f"warning: squeue does not answer: whether job {' '.join(found.unanswered)} of this run "
+            "is still at work is not known",
+            file=sys.stderr,
+        )
+    if found:
         raise UserError(
             f"the run in {paths.root} is at work: {found}. Nothing is submitted; wait for its end, end "
             f"it with `python -m recaption.stop {paths.root}`, or submit more tasks with force=true"

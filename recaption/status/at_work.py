@@ -16,11 +16,16 @@ from recaption.task.process import Process, is_alive
 
 @dataclass(frozen=True)
 class AtWork:
-    """Empty where nothing is seen at work; its text names all of it."""
+    """Empty where nothing is seen at work; its text names all of it.
+
+    `unanswered` has the jobs of which Slurm says nothing at present, neither that they are in the
+    queue nor that they are not.
+    """
 
     jobs: list[str] = field(default_factory=list)  # Slurm's ids of arrays
     tasks: dict[str, Process] = field(default_factory=dict)  # here, by SUBMISSION-TASK
     launches: list[int] = field(default_factory=list)  # submissions that a command here waits for
+    unanswered: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.jobs or self.tasks or self.launches)
@@ -36,8 +41,9 @@ def at_work(paths: RunPaths) -> AtWork:
     """Look at every submission: at the queue, and at processes by their pids and start times."""
     submissions = read_submissions(paths)
     ids = sorted({job.split("_")[0] for s in submissions for job in s.jobs})
-    queue = slurm.jobs(ids) or {}
-    jobs = sorted({job.split("_")[0] for job, entry in queue.items() if not entry.ending})
+    queue = slurm.jobs(ids)
+    known = {} if queue is None else queue
+    jobs = sorted({job.split("_")[0] for job, entry in known.items() if not entry.ending})
     tasks: dict[str, Process] = {}
     launches: list[int] = []
     for submission in submissions:
@@ -52,7 +58,7 @@ def at_work(paths: RunPaths) -> AtWork:
             tasks.update({f"{submission.number}-{n}": process for n, process in alive.items()})
         elif alive and ended < len(submission.slices):
             launches.append(submission.number)
-    return AtWork(jobs, tasks, launches)
+    return AtWork(jobs, tasks, launches, ids if queue is None else [])
 
 
 def _local(paths: RunPaths, submission: Submission, alive: dict[str, Process]) -> int:

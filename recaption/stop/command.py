@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from recaption import publish, slurm
-from recaption.errors import UserError, bad_choice
+from recaption.errors import TaskError, UserError, bad_choice
 from recaption.run.paths import RunPaths
 from recaption.run.record import open_run
 from recaption.status.at_work import AtWork, at_work
@@ -36,20 +36,29 @@ def main(arguments: list[str]) -> int:
         raise UserError("stop: needs one run directory (see --help)")
     paths, _ = open_run(arguments[0])
     found = at_work(paths)
+    if found.unanswered:
+        raise TaskError(_unknown(found))
     if not found:
         print(f"nothing works on {paths.root}")
         return 0
     print(f"stopping {found}", flush=True)
     _stop(paths, found)
     deadline = time.monotonic() + SECONDS
-    while (left := at_work(paths)) and time.monotonic() < deadline:
+    while ((left := at_work(paths)) or left.unanswered) and time.monotonic() < deadline:
         time.sleep(POLL)
         _end_tasks(left)
+    if left.unanswered:
+        raise TaskError(_unknown(left))
     if left:
         print(f"still at work: {left}")
         return 1
     print(f"stopped; to go on: python -m recaption.retry {paths.root}")
     return 0
+
+
+def _unknown(found: AtWork) -> str:
+    jobs = " ".join(found.unanswered)
+    return f"stop: squeue does not answer, so what becomes of job {jobs} is not known; try again"
 
 
 def _stop(paths: RunPaths, found: AtWork) -> None:

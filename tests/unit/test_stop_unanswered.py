@@ -1,0 +1,28 @@
+"""recaption.stop where Slurm gives no answer: it does not say that nothing works."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from synthetic import make_run
+
+from recaption import slurm
+from recaption.errors import TaskError
+from recaption.run.record import Submission, write_submission
+from recaption.stop.command import main
+
+
+def test_a_queue_that_does_not_answer_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = make_run(tmp_path / "run", 1, 1)
+    config = {"slurm": {"kind": "cluster"}}
+    write_submission(paths, Submission(1, config, [0], [[0]], time.time(), ["77_0"]), "t")
+    monkeypatch.setattr(slurm, "jobs", lambda ids: None)
+    with pytest.raises(TaskError, match=r"squeue does not answer.* job 77 "):
+        main([str(paths.root)])
+    monkeypatch.setattr(slurm, "jobs", lambda ids: {})
+    assert main([str(paths.root)]) == 0
+    assert "nothing works" in capsys.readouterr().out
