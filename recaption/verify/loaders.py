@@ -70,13 +70,18 @@ def check_loaders(
 
 def _in_a_child(shards: _Shards) -> dict[str, Loaded]:
     """What became of each way; the one at which the child died has failed, what follows has not begun."""
-    child = subprocess.run(
-        [sys.executable, "-c", f"import {__name__} as loaders; loaders.main()"],
-        input=json.dumps(asdict(shards)),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", f"import {__name__} as loaders; loaders.main()"]
+    try:
+        child = subprocess.run(
+            command,
+            input=json.dumps(asdict(shards)),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    except OSError as e:
+        reason = f"no process could be started for it: {e.strerror}"
+        return {name: Loaded(SKIPPED, reason) for name in WAYS}
     found = {
         name: Loaded(**loaded)
         for name, loaded in zip(WAYS, map(json.loads, child.stdout.splitlines()), strict=False)
