@@ -14,6 +14,7 @@ from recaption.errors import bad_choice, bad_value
 MAX_MINUTES = 30 * 24 * 60
 MAX_GPUS = 64
 BUILTIN = "builtin:"  # begins the path of a model that is in the package
+POISONS = ("crash", "hang", "error", "refuse", "cut")
 GPUS = re.compile(r"(?:[A-Za-z0-9][\w.+-]*:)?\d+", re.ASCII)
 TIME = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|()(\d+):(\d+):(\d+)", re.ASCII)
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -40,6 +41,8 @@ def check(config: Config) -> None:
         raise bad_value("image.background", background, "three numbers of 0 to 255")
     if not config.data.image_keys:
         raise bad_value("data.image_keys", "[]", "at least one extension is needed")
+    if not all(name.strip(".") for name in config.data.image_keys):
+        raise bad_value("data.image_keys", config.data.image_keys, "one of them is empty")
     if not config.image.formats:
         raise bad_value("image.formats", "[]", f"at least one of {', '.join(FORMATS)} is needed")
     for name in config.image.formats:
@@ -55,6 +58,10 @@ def check(config: Config) -> None:
         if scorer.scale != 255 and scorer.mean == IMAGENET_MEAN:
             reason = f"needs {prefix}.mean and {prefix}.std, which are those of a scale of 255"
             raise bad_value(f"{prefix}.scale", f"{scorer.scale:g}", reason)
+    for text, poison in config.engine.poison.items():
+        if poison not in POISONS and not poison.startswith("say "):
+            valid = f"valid values are {', '.join(POISONS)}, or say TEXT"
+            raise bad_value(f"engine.poison.{text}", poison, valid)
     for leaf in ("flags", "bad"):
         for flag in getattr(config.quality, leaf):
             if flag not in FLAGS:
@@ -70,7 +77,10 @@ def check(config: Config) -> None:
 def _text_key(data: Data) -> str:
     """The extension as Sample.find takes it."""
     found = data.text_key.lower().removeprefix(".")
-    if not found or found == "json" or found in data.image_keys:
+    if found and found in data.image_keys:
+        reason = "is the extension of a picture too, see data.image_keys"
+        raise bad_value("data.text_key", data.text_key, reason)
+    if not found or found == "json":
         reason = "the extension of a text, such as txt; data.caption_key names a field of the .json"
         raise bad_value("data.text_key", data.text_key, reason)
     return found
@@ -146,6 +156,10 @@ def _walk(node: Any, prefix: str) -> None:
             setattr(node, f.name, _path(key, value))
         elif value is None:
             continue
+        elif isinstance(value, list) and any(isinstance(v, list | dict) for v in value):
+            raise bad_value(key, value, "its elements have to be plain values")
+        elif any(v != v for v in (value if isinstance(value, list) else [value])):
+            raise bad_value(key, value, "a number is needed")
         elif "choices" in f.metadata and value not in f.metadata["choices"]:
             raise bad_choice(key, value, f.metadata["choices"])
         elif "low" in f.metadata:

@@ -20,7 +20,8 @@ from recaption.config import earlier, overrides, source
 from recaption.config.check import check
 from recaption.config.schema import Config, Prompt
 from recaption.config.scorers import named_scorers
-from recaption.errors import UserError, bad_choice
+from recaption.config.shapes import misshapen
+from recaption.errors import UserError, bad_choice, bad_value
 
 PACKAGE = Path(__file__).resolve().parents[1]
 BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$")
@@ -67,7 +68,7 @@ def compose_config(
     emptied = [w for w in prepared if version is None and overrides.empties(w)]  # 0.1.0 merged
     words = [word for word in prepared if word not in emptied]
     with (
-        user_errors(),
+        user_errors(folders),
         _times_as_text(),
         initialize_config_dir(str(primary), version_base="1.3"),
     ):
@@ -130,8 +131,15 @@ def named_prompts(
     other = [w for w in prepared if not w.startswith(("prompt=", "prompt.", "prompts="))]
     found: list[Prompt] = []
     for name in names:
+        if not isinstance(name, str):
+            raise bad_value("prompts", names, "names of presets of the prompt group are needed")
         words = [*other, f"prompt={name}"]
-        cfg = compose_config(words, config_dir=config_dir, config_name=config_name, version=version)
+        try:
+            cfg = compose_config(
+                words, config_dir=config_dir, config_name=config_name, version=version
+            )
+        except UserError as e:
+            raise UserError(f"prompts=[{','.join(map(str, names))}]: {e}") from None
         with user_errors():
             prompt = OmegaConf.to_object(cfg.prompt)
         assert isinstance(prompt, Prompt)
@@ -160,8 +168,11 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn what Hydra, OmegaConf and YAML raise for a wrong configuration into UserError."""
+def user_errors(folders: Sequence[Path] = ()) -> Iterator[None]:
+    """Turn what Hydra, OmegaConf and YAML raise for a wrong configuration into UserError.
+
+    Presets are looked up in `folders` where the error does not name the key.
+    """
     try:
         yield
     except MissingConfigException as e:
@@ -174,15 +185,17 @@ def user_errors() -> Iterator[None]:
     except yaml.YAMLError as e:
         raise UserError(f"not YAML: {' '.join(str(e).split())}") from None
     except (HydraException, OmegaConfBaseException) as e:
-        raise _readable(e) from None
+        raise _readable(e, folders) from None
 
 
-def _readable(error: HydraException | OmegaConfBaseException) -> UserError:
+def _readable(error: HydraException | OmegaConfBaseException, folders: Sequence[Path]) -> UserError:
     """One line that begins with the key, and says which preset it is in, where that is known."""
     first, *more = str(error).splitlines()
     file = re.match(r"In '(.+)': \w+ raised while composing config:", first)
     text, where = (more[0], f" (in {file[1]}.yaml)") if file and more else (first, "")
     key = re.search(r"^ *full_key: (\S+)", f"{error}\n{error.__cause__ or ''}", re.MULTILINE)
+    if not key and file and (wrong := misshapen(file[1], folders)):
+        return UserError(f"{wrong}{where}")
     if not key:
         return UserError(_hint(f"{text}{where}"))
     try:

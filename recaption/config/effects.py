@@ -8,6 +8,7 @@ where, how fast or how safely the work is done are always accepted; so are prese
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,6 +38,7 @@ def _greedy(c: Config) -> bool:
     return c.sampling.temperature == 0 and not hotter
 
 
+MEMORY = re.compile(r"\d+([KMGTP]i?B?)?", re.ASCII | re.IGNORECASE)
 VLLMS_OWN = tuple(f"model.{k}" for k in "processor engine dtype quantization load_format".split())
 VLLMS_OWN += ("model.chat_template", "model.trust_remote_code", "model.max_model_len", "sampling.")
 SLURMS_OWN = "partition account qos constraint exclude setup python srun_args additional".split()
@@ -115,6 +117,8 @@ def refusals(config: Config, prompts: Sequence[Prompt], named: Collection[str]) 
     found += _paths(config, named)
     found += _lists(config, named)
     found += _unnamed_prompt(prompts, named)
+    if config.slurm.mem is not None and not MEMORY.fullmatch(config.slurm.mem):
+        found.append(f"slurm.mem={config.slurm.mem}: megabytes, or a number with K, M, G or T")
     found += [
         f"model.engine.{name}: {KEYS[name]} says it" for name in config.model.engine if name in KEYS
     ]

@@ -36,11 +36,13 @@ def named_scorers(section: Mapping[str, Any]) -> dict[str, Scorer]:
         for leaf in given:
             if leaf.rstrip("_") not in _keys():
                 raise bad_key(f"{key}.{leaf}", _keys())
-        try:
-            typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Scorer), given))
-        except OmegaConfBaseException as e:
-            leaf = str(e.full_key).rstrip("_")
-            raise UserError(f"{key}.{leaf}: {str(e).splitlines()[0]}") from None
+        merged = OmegaConf.structured(Scorer)
+        for leaf, value in given.items():
+            try:
+                merged = OmegaConf.merge(merged, {leaf: value})
+            except OmegaConfBaseException as e:
+                raise UserError(f"{key}.{leaf.rstrip('_')}: {str(e).splitlines()[0]}") from None
+        typed = OmegaConf.to_object(merged)
         assert isinstance(typed, Scorer)
         found[str(name)] = typed
     return found

@@ -19,7 +19,7 @@ from recaption.model_files import check_architectures, resolve
 from recaption.model_hub import at_commit
 from recaption.prepare.score import pin_scorers
 from recaption.run.addresses import public, published
-from recaption.run.folders import make_folders
+from recaption.run.folders import group_number, make_folders
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
 from recaption.run.kept import keep_template
 from recaption.run.mistaken import refuse_mistaken
@@ -56,6 +56,8 @@ def freeze(
     if there is None:
         refuse_effects(config, prompts, named)
         _refuse_long_names(paths, shards)
+        if config.output.group is not None:
+            group_number(config.output.group)
         check_fields(config, prompts, shards)
     pin_scorers(config, exists=there is not None)
     rules = there.rules if there else RULES

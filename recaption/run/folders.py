@@ -21,12 +21,13 @@ def make_folders(paths: RunPaths, group: str | None = None) -> None:
     for folder in folders:
         folder.mkdir(exist_ok=True)
     if group is not None:
-        number = _number(group)
+        number = group_number(group)
         for folder in folders:
             _give(folder, group, number)
 
 
-def _number(group: str) -> int:
+def group_number(group: str) -> int:
+    """Raises UserError for a group that is not there."""
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
