@@ -27,7 +27,7 @@ from recaption.config.overrides import prepare
 from recaption.config.schema import Config
 from recaption.errors import UserError
 from recaption.prepare.score import load, pin_scorers
-from recaption.prepare.trial import drawn
+from recaption.prepare.scorer_trial import drawn
 
 BILINEAR = PIL.Image.Resampling.BILINEAR
 

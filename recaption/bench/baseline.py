@@ -22,7 +22,7 @@ from typing import Any
 import PIL.Image
 
 from recaption.engine.base import Question, Spec
-from recaption.task.devices import visible_gpus
+from recaption.engine.devices import visible_gpus
 
 BATCH = 48
 WORKERS = 8

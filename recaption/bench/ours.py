@@ -15,23 +15,23 @@ from types import TracebackType
 from typing import cast
 
 from recaption.bench.measured import Measured, middle_rate
-from recaption.bench.processes import Watch
+from recaption.bench.usage import Watch
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
+from recaption.engine.devices import engine_devices, worker_count
 from recaption.errors import TaskError
-from recaption.journal import Journal
 from recaption.launch.freeze import freeze
 from recaption.launch.plan import inputs
-from recaption.model_files import model_folder
+from recaption.model.files import model_folder
 from recaption.pipeline.engines import Death
-from recaption.pipeline.librarian import Finished
 from recaption.pipeline.loop import Pipeline
+from recaption.pipeline.publisher import Finished
 from recaption.pipeline.work import OpenShard, Work
+from recaption.run.journal import Journal
 from recaption.run.record import InputShard, Run, plain_config
 from recaption.shard.index import index_shard
 from recaption.task.attempt import make_context
-from recaption.task.devices import engine_devices, worker_count
 
 REPLAYED = 64  # different inputs per engine
 WARM = 256  # images per engine before a clock starts
@@ -181,11 +181,11 @@ class Ours:
         named: dict[int | None, str] = {os.getpid(): "task"}
         named |= {h.process.pid: "engine" for h in pipeline.engines.handles}
         named |= {w.process.pid: "worker" for w in pipeline.preparation.pool.workers}
-        named |= {w.process.pid: "librarian" for w in pipeline.shelf.pool.workers}
+        named |= {w.process.pid: "publisher" for w in pipeline.open_shards.pool.workers}
         return {pid: name for pid, name in named.items() if pid is not None}
 
     def _prepared(self) -> list[Work]:
-        """Works of the first shard, prepared by the workers and held in the arena."""
+        """Works of the first shard, prepared by the workers and held in shared memory."""
         shard = self.run.shards[0]
         with open(shard.url, "rb") as file:
             samples = index_shard(file).samples[:REPLAYED]

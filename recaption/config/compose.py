@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from recaption.config import earlier, overrides, source
+from recaption.config import earlier, model_source, overrides
 from recaption.config.check import check
 from recaption.config.schema import Config, Prompt
 from recaption.config.scorers import named_scorers
@@ -76,8 +76,8 @@ def compose_config(
             given = [*words, f"hydra.searchpath=[{','.join(path)}]"]
             cfg = compose(config_name, given, return_hydra_config=True)
             chosen = cfg.hydra.runtime.choices.model
-            if version is None and source.needs_custom(chosen, words):
-                chosen = source.CUSTOM
+            if version is None and model_source.needs_custom(chosen, words):
+                chosen = model_source.CUSTOM
                 given.append(f"model={chosen}")
                 cfg = compose(config_name, given, return_hydra_config=True)
         except ValueError as e:  # what Hydra raises for a defaults list
@@ -87,7 +87,7 @@ def compose_config(
     with open_dict(cfg):
         del cfg["hydra"]
     if version is None:
-        source.settle_source(cfg.model, chosen, words)
+        model_source.settle_source(cfg.model, chosen, words)
     return cfg
 
 
@@ -154,7 +154,7 @@ def to_config(cfg: DictConfig) -> Config:
             "slurm.kind: the preset does not say where tasks run: write `kind: cluster` into a "
             "site's, or `kind: local`"
         )
-    source.check_name(cfg.model)
+    model_source.check_name(cfg.model)
     with user_errors():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)

@@ -10,13 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from recaption import slurm
+from recaption.cli import slurm
 from recaption.config.check import minutes
 from recaption.config.schema import Config
 from recaption.doctor.check import Check, fail, ok, tried, warn
 from recaption.errors import UserError
+from recaption.launch.sbatch import max_array_size, sbatch_text
 from recaption.launch.submission import CLUSTER_TASKS
-from recaption.launch.submit import max_array_size, sbatch_text
 from recaption.run.paths import RunPaths
 
 SECONDS = 60

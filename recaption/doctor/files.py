@@ -9,9 +9,9 @@ from pathlib import Path
 from recaption.config.schema import Config, Model
 from recaption.config.scorers import all_scorers
 from recaption.doctor.check import Check, fail, ok, tried, warn
-from recaption.model_files import model_folder
-from recaption.model_hash import WEIGHTS, hash_model
-from recaption.model_hub import snapshot_here
+from recaption.model.files import model_folder
+from recaption.model.hashing import WEIGHTS, hash_model
+from recaption.model.hub import snapshot_here
 from recaption.prepare.score import pin_scorers
 from recaption.run.record import RULES
 

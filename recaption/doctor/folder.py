@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recaption.doctor.check import Check, fail, gib, ok, tried, warn
-from recaption.publish import try_out
+from recaption.run.publish import try_out
 from recaption.run.record import InputShard
 
 PREFIX = ".recaption-doctor-"

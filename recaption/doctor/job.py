@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from recaption import shared, slurm
+from recaption.cli import slurm
 from recaption.config.schema import Config
 from recaption.doctor.check import Check, fail, ok, warn
 from recaption.doctor.folder import probing
@@ -25,7 +25,8 @@ from recaption.doctor.rendezvous import (
     wait_for,
     write,
 )
-from recaption.launch.submit import Refused, calling_sbatch, make_executor
+from recaption.launch.sbatch import Refused, calling_sbatch, make_executor
+from recaption.run import shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import plain_config
 

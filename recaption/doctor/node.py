@@ -17,9 +17,9 @@ from recaption.doctor.check import Check, fail, gib, ok, tried, warn
 from recaption.doctor.files import check_files, folder_of
 from recaption.doctor.packages import build, check_packages
 from recaption.engine.base import Spec
+from recaption.engine.devices import cpus, engine_devices, visible_gpus, worker_count
 from recaption.engine.trial import find_fault
-from recaption.sockets import too_long
-from recaption.task.devices import cpus, engine_devices, visible_gpus, worker_count
+from recaption.task.sockets import too_long
 
 IMPORT_SECONDS = 300
 GIB = 1 << 30

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recaption import publish, shared
 from recaption.config.records import typed_config
 from recaption.doctor.check import Check
 from recaption.doctor.node import check_node
+from recaption.run import publish, shared
 
 HERE_FIRST, NODE, HERE_SECOND, REPORT = "here-1", "node-1", "here-2", "report.json"
 SCONTROL = "scontrol.txt"

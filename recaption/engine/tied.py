@@ -5,7 +5,7 @@ A forkserver looks at its parent's pipe only after its imports, which are vLLM's
 
 import os
 
-from recaption.engine.orphan import TASK, die_with_task
+from recaption.engine.parent_death import TASK, die_with_task
 
 if TASK in os.environ:
     die_with_task()

@@ -12,15 +12,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from recaption import card, publish, shared
-from recaption.arguments import parse
+from recaption.cli.arguments import parse
 from recaption.config.schema import FLAGS
-from recaption.derive import make_run, parent_record, take_over
 from recaption.errors import RecaptionError, UserError, bad_value
 from recaption.filter.where import Value, Where
-from recaption.given_up import inherit
+from recaption.run import card, publish, shared
 from recaption.run import rows as sidecars
+from recaption.run.derive import make_run, parent_record, take_over
 from recaption.run.digest import sha256_of
+from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, derived, open_run
 from recaption.run.rows import CAPTIONED, FILTERED, read_rows

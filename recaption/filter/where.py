@@ -12,8 +12,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from recaption import quality
 from recaption.errors import UserError, bad_choice, bad_value
+from recaption.model import quality
 
 OPTION = "--where"
 LONGEST = 2000

@@ -13,20 +13,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from recaption import card
-from recaption.arguments import parse
-from recaption.derive import make_run, parent_record
+from recaption.cli.arguments import parse
+from recaption.cli.terminal import is_live
 from recaption.errors import TaskError, UserError, bad_value
-from recaption.given_up import inherit
 from recaption.join.shard import Job, Joined, join_shard, whole
+from recaption.run import card
 from recaption.run import rows as sidecars
+from recaption.run.derive import make_run, parent_record
+from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, derived, open_run
 from recaption.run.scan import named, scan
 from recaption.run.tasklog import TaskLog
 from recaption.shard.located import readable
 from recaption.shard.source import spool_file
-from recaption.terminal import is_live
 
 PROCESSES = 8
 FEW = 4  # shards that are not worth starting processes for

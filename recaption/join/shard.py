@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from recaption import publish, shared
 from recaption.errors import InputChanged, ShardError
+from recaption.run import publish, shared
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run

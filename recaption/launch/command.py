@@ -23,7 +23,7 @@ from recaption.launch.freeze import freeze, run_at, warn_of_effects
 from recaption.launch.options import Options, parse
 from recaption.launch.plan import data_name, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing, waited
-from recaption.prompt import check_prompts
+from recaption.model.prompt import check_prompts
 from recaption.shard.patterns import first_shard, patterns_of
 
 NODES_OWN = ("/tmp", "/var/tmp", "/dev/shm")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recaption.config.schema import Config, Prompt
 from recaption.errors import ShardError, UserError
-from recaption.prompt import Field, Values, fields_of
+from recaption.model.prompt import Field, Values, fields_of
 from recaption.run.record import RULES, InputShard
 from recaption.shard import source
 from recaption.shard.index import first_samples

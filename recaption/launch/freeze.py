@@ -9,15 +9,15 @@ import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from recaption import shared
 from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError, bad_value
 from recaption.launch.fields import check_fields
 from recaption.launch.preflight import check_engines
-from recaption.model_files import check_architectures, resolve
-from recaption.model_hub import at_commit
+from recaption.model.files import check_architectures, resolve
+from recaption.model.hub import at_commit
 from recaption.prepare.score import pin_scorers
+from recaption.run import shared
 from recaption.run.addresses import public, published
 from recaption.run.folders import group_number, make_folders
 from recaption.run.identity import as_frozen, differences, fingerprint, identity

@@ -19,12 +19,12 @@ from typing import Any
 from submitit.local.local import LocalExecutor, LocalJob
 
 from recaption.config.schema import Config
+from recaption.engine.devices import CPUS, cpus
 from recaption.launch.places import gpus_of, places
+from recaption.run.liveness import Process, process_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
 from recaption.task.attempt import TIED, run_task
-from recaption.task.devices import CPUS, cpus
-from recaption.task.process import Process, process_of
 
 STOP_SECONDS = 30.0
 

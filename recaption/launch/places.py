@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recaption.config.check import gpu_count
 from recaption.config.schema import Config
-from recaption.task.devices import cpus, visible_gpus
+from recaption.engine.devices import cpus, visible_gpus
 
 
 def gpus_of(config: Config) -> list[str]:

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from recaption import card
+from recaption.cli.at_work import at_work
 from recaption.config.schema import Config
 from recaption.errors import UserError
 from recaption.launch.interrupt import interruptible
 from recaption.launch.plan import slices
+from recaption.run import card
 from recaption.run.alarm import SHOWN, of_shards, reasons_of
 from recaption.run.folders import make_folders
+from recaption.run.liveness import this_process
 from recaption.run.paths import RunPaths
 from recaption.run.record import (
     Run,
@@ -27,9 +29,7 @@ from recaption.run.record import (
 )
 from recaption.run.scan import RunState, named, scan
 from recaption.shard.located import Carried, carried
-from recaption.sockets import too_long
-from recaption.status.at_work import at_work
-from recaption.task.process import this_process
+from recaption.task.sockets import too_long
 from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
@@ -108,7 +108,7 @@ def _carried(paths: RunPaths, run: Run, config: Config, tasks: int, moved: bool)
     exports = True
     if config.slurm.kind == "cluster":
         from recaption.launch.environment import exports as exports_all
-        from recaption.launch.submit import sbatch_text
+        from recaption.launch.sbatch import sbatch_text
 
         exports = exports_all(sbatch_text(paths, config, tasks))
     return carried(run, config.data.shards, exports=exports, moved=moved)
@@ -174,7 +174,7 @@ def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int
         more = f", … {len(part) - 4} more" if len(part) > 4 else ""
         print(f"task {task}: {len(part)} shards: {names}{more}")
     if config.slurm.kind == "cluster":
-        from recaption.launch.submit import heeded, sbatch_text
+        from recaption.launch.sbatch import heeded, sbatch_text
 
         text = sbatch_text(paths, config, len(parts))
         print("\n".join([text, *heeded(text)]))
@@ -203,8 +203,8 @@ def _on_cluster(
     doubt: str,
     more: Mapping[str, str],
 ) -> Outcome:
-    from recaption.launch.submit import heeded, log_pattern, sbatch_text, submit, warnings
-    from recaption.slurm import Queue
+    from recaption.cli.slurm import Queue
+    from recaption.launch.sbatch import heeded, log_pattern, sbatch_text, submit, warnings
 
     try:
         for line in heeded(sbatch_text(paths, config, len(submission.slices))):

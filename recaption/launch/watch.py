@@ -9,10 +9,10 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from recaption.cli.terminal import is_live
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import RunState, scan
-from recaption.terminal import is_live
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -58,13 +58,13 @@ class _Progress:
         before = time.monotonic()
         marked = len(paths.marked() & names)
         tasks = [t for t in scan(paths, run).tasks if t.submission == submission]
-        captioned = sum(t.beat.get("captioned", 0) for t in tasks)
+        captioned = sum(t.heartbeat.get("captioned", 0) for t in tasks)
         others = sum(t.settled for t in tasks) - captioned
         rate = sum(t.rate() for t in tasks if not t.stop)
         text = f"{captioned} captions in {before - self.started:.0f} s"
         text += f", {others} samples without one" if others > 0 else ""
         text += f", {rate:.1f} images/s" if rate else ""
-        working = [t for t in tasks if t.beat.get("settled")]
+        working = [t for t in tasks if t.heartbeat.get("settled")]
         if not working:
             text = "starting engines" if tasks else "starting tasks"
         self.bar.n = marked

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from recaption.engine.base import Spec
-from recaption.engine.orphan import TASK
+from recaption.engine.parent_death import TASK
 from recaption.errors import TaskError
 from recaption.prepare import preload
 from recaption.prepare.worker import READY

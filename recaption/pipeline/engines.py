@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from recaption.engine import process as engine_process
+from recaption.engine import child as engine_process
 from recaption.engine.base import Device, Spec
 from recaption.engine.cause import with_cause
 from recaption.errors import TaskError
@@ -41,7 +41,7 @@ class EngineHandle:
     ready: bool = False
     proven: bool = False  # it has captioned something
     probing: bool = False  # it is at the picture of our own
-    flying: dict[int, Work] = field(default_factory=dict)
+    in_flight: dict[int, Work] = field(default_factory=dict)
     unsent: list[Work] = field(default_factory=list)  # of these
     deaths: int = 0  # in a row, without a caption in between
     facts: dict[str, Any] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class EngineHandle:
 class Death:
     """An engine's end: who was in flight, why, and whether it had captioned something."""
 
-    flying: list[Work]
+    in_flight: list[Work]
     reason: str
     proven: bool
 
@@ -61,8 +61,8 @@ class Death:
 class Engines:
     """All engines of a task."""
 
-    def __init__(self, spec: Spec, devices: list[Device], arena: str, log: Path) -> None:
-        self.spec, self.arena, self.log = spec, arena, log
+    def __init__(self, spec: Spec, devices: list[Device], memory: str, log: Path) -> None:
+        self.spec, self.memory, self.log = spec, memory, log
         self.settings = spec.config.engine
         self.window = self.settings.max_num_seqs + self.settings.waiting
         self.handles = [self._start(device) for device in devices]
@@ -73,8 +73,8 @@ class Engines:
     def connections(self) -> dict[Connection, EngineHandle]:
         return {h.connection: h for h in self.handles}
 
-    def flying(self) -> int:
-        return sum(len(h.flying) for h in self.handles)
+    def in_flight(self) -> int:
+        return sum(len(h.in_flight) for h in self.handles)
 
     def facts(self) -> dict[str, Any]:
         return next((h.facts for h in self.handles if h.ready), {})
@@ -88,27 +88,27 @@ class Engines:
         ready = [h for h in self.handles if h.ready]
         if suspects:
             ready = ready[1:]
-        ready = [h for h in ready if len(h.flying) < self.window]
-        return min(ready, key=lambda h: len(h.flying), default=None)
+        ready = [h for h in ready if len(h.in_flight) < self.window]
+        return min(ready, key=lambda h: len(h.in_flight), default=None)
 
     def may_take_suspect(self, work: Work) -> EngineHandle | None:
         """The isolator, if `work` may fly on it together with what is in flight there."""
         handle = self.isolator()
         if handle is None:
             return None
-        flying = handle.flying.values()
+        in_flight = handle.in_flight.values()
         if work.strikes > 1:
-            if not flying and not handle.proven:
+            if not in_flight and not handle.proven:
                 self._probe(handle)
-            return handle if not flying and handle.proven else None
-        crowd = len(flying) >= SUSPECT_WINDOW or any(w.strikes != 1 for w in flying)
+            return handle if not in_flight and handle.proven else None
+        crowd = len(in_flight) >= SUSPECT_WINDOW or any(w.strikes != 1 for w in in_flight)
         return None if crowd else handle
 
     def assign(self, handle: EngineHandle, work: Work) -> None:
         """Give an engine a sample; send() tells it."""
-        if not handle.flying:
+        if not handle.in_flight:
             handle.since = time.monotonic()
-        handle.flying[work.number] = work
+        handle.in_flight[work.number] = work
         handle.unsent.append(work)
 
     def send(self) -> None:
@@ -147,7 +147,7 @@ class Engines:
         deaths = []
         for handle in list(self.handles):
             limit = self.settings.stall_seconds if handle.ready else self.settings.start_seconds
-            busy = handle.flying or handle.probing or not handle.ready
+            busy = handle.in_flight or handle.probing or not handle.ready
             if busy and now - handle.since > limit:
                 doing = "no output" if handle.ready else "not started"
                 deaths.append(self._died(handle, f"{doing} for {limit:g} s"))
@@ -166,7 +166,7 @@ class Engines:
             self._kill(handle)
 
     def _start(self, device: Device) -> EngineHandle:
-        arguments = (self.spec, device, self.arena, str(self.log))
+        arguments = (self.spec, device, self.memory, str(self.log))
         logged = self.log.stat().st_size if self.log.exists() else 0
         started = children.start(engine_process.main, *arguments)
         return EngineHandle(device, *started, log_from=logged)
@@ -189,7 +189,7 @@ class Engines:
             if not self.handles:
                 said = "; ".join(self.given_up)
                 raise TaskError(f"{socket.gethostname()}: {said} (see {self.log})")
-        return Death(list(handle.flying.values()), reason, handle.proven)
+        return Death(list(handle.in_flight.values()), reason, handle.proven)
 
     def _probe(self, handle: EngineHandle) -> None:
         if not handle.probing:

@@ -18,10 +18,10 @@ from recaption.errors import TaskError
 from recaption.pipeline import children
 from recaption.pipeline.alarm import Alarm
 from recaption.pipeline.engines import Death, EngineHandle, Engines
-from recaption.pipeline.librarian import Context
+from recaption.pipeline.open_shards import OpenShards, Source
 from recaption.pipeline.preparation import CHUNK, Preparation
-from recaption.pipeline.review import Review
-from recaption.pipeline.shelf import Shelf, Source
+from recaption.pipeline.publisher import Context
+from recaption.pipeline.quality_gate import QualityGate
 from recaption.pipeline.work import Work
 from recaption.run.rows import CAPTIONED, FAILED, FILTERED
 
@@ -51,12 +51,14 @@ class Pipeline:
             children.set_up(spec)
             self.preparation = Preparation(spec, workers)
             endings.callback(self.preparation.close)
-            self.engines = Engines(spec, devices, self.preparation.arena.path, log)
+            self.engines = Engines(spec, devices, self.preparation.memory.path, log)
             endings.callback(lambda: self.engines.stop(politely=not self.state))
-            self.shelf = Shelf(spec.config, context, source, lambda: facts | self.engines.facts())
-            endings.callback(self.shelf.close)
+            self.open_shards = OpenShards(
+                spec.config, context, source, lambda: facts | self.engines.facts()
+            )
+            endings.callback(self.open_shards.close)
             self.endings = endings.pop_all()
-        self.review = Review(spec)
+        self.gate = QualityGate(spec)
         self.alarm = Alarm(spec.config.data.alarm)
         self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
         self.numbers = itertools.count()
@@ -86,7 +88,7 @@ class Pipeline:
             while (state := stopping()) != NOW and not self._finished(state):
                 self.state = state
                 if not state:
-                    self.shelf.refill(self.low_water - self.preparation.waiting())
+                    self.open_shards.refill(self.low_water - self.preparation.waiting())
                     self.preparation.fill(self._fresh)
                     self._feed()
                 self._receive()
@@ -98,11 +100,11 @@ class Pipeline:
 
     def _finished(self, state: str) -> bool:
         if state == DRAIN:
-            return not self.engines.flying() and not self.shelf.finishing()
-        return self.shelf.done()
+            return not self.engines.in_flight() and not self.open_shards.finishing()
+        return self.open_shards.done()
 
     def _fresh(self) -> Work | None:
-        following = self.shelf.next_fresh()
+        following = self.open_shards.next_fresh()
         if following is None:
             return None
         shard, index = following
@@ -120,17 +122,17 @@ class Pipeline:
         self.engines.send()
 
     def _receive(self) -> None:
-        librarians = self.shelf.connections()
+        publishers = self.open_shards.connections()
         workers = self.preparation.connections()
         engines = self.engines.connections()
-        for readable in wait([*librarians, *workers, *engines], TICK):
+        for readable in wait([*publishers, *workers, *engines], TICK):
             connection = cast(Connection, readable)
             if connection in engines:
                 self._from_engine(engines[connection])
             elif connection in workers:
                 self._settle_all(self.preparation.receive(workers[connection]))
             else:
-                self.shelf.receive(librarians[connection])
+                self.open_shards.receive(publishers[connection])
 
     def _from_engine(self, handle: EngineHandle) -> None:
         while True:  # what is there already, without another wait()
@@ -141,11 +143,11 @@ class Pipeline:
             for message in messages:
                 match message:
                     case ("taken", number):
-                        self.preparation.release(handle.flying[number])
+                        self.preparation.release(handle.in_flight[number])
                     case ("done", number, captions):
-                        self._answered(handle.flying.pop(number), captions)
+                        self._answered(handle.in_flight.pop(number), captions)
                     case ("error", number, reason):
-                        self._refused(handle.flying.pop(number), reason)
+                        self._refused(handle.in_flight.pop(number), reason)
             if not handle.connection.poll():
                 return
 
@@ -153,14 +155,14 @@ class Pipeline:
         work.tries += 1
         self.tokens += sum(c.tokens for c in captions)
         names = work.asking or self.preparation.stages[work.stage]
-        if self.review.again(work, names, captions):
-            self.preparation.again.append(work)
+        if self.gate.asks_again(work, names, captions):
+            self.preparation.retry_queue.append(work)
             return
         if work.stage + 1 < len(self.preparation.stages):
             work.stage += 1
-            self.preparation.again.append(work)
+            self.preparation.retry_queue.append(work)
             return
-        work.reason = self.review.refused(work)
+        work.reason = self.gate.refused(work)
         work.status = FILTERED if work.reason else CAPTIONED
         self._settle(work)
 
@@ -168,7 +170,7 @@ class Pipeline:
         work.tries += 1
         work.errors += 1
         if work.errors < TRIES:
-            self.preparation.again.append(work)
+            self.preparation.retry_queue.append(work)
         else:
             work.status, work.reason = FAILED, f"generation failed {work.errors} times: {reason}"
             self._settle(work)
@@ -179,13 +181,13 @@ class Pipeline:
         A sample is given up on that was the only one in flight and had a strike already, in an engine
         that works and a run that does: where little else is captioned, it waits.
         """
-        for work in death.flying:
+        for work in death.in_flight:
             self.preparation.release(work)
             if self.state:
                 continue
             work.strikes += 1
             self.suspected += work.strikes == 1
-            alone = work.strikes > 1 and len(death.flying) == 1 and death.proven
+            alone = work.strikes > 1 and len(death.in_flight) == 1 and death.proven
             if alone and self._run_works():
                 work.status, work.reason = FAILED, f"alone in an engine that died: {death.reason}"
                 self._settle(work)
@@ -196,20 +198,20 @@ class Pipeline:
                 self.parked.append(work)
                 self.parked_at = self.captioned
             else:
-                self.preparation.again.append(work)
-        self.shelf.flush()
+                self.preparation.retry_queue.append(work)
+        self.open_shards.flush()
 
     def _run_works(self) -> bool:
         """Whether the run has more captioned than failed samples."""
-        seen = self.counts + self.shelf.states()
+        seen = self.counts + self.open_shards.states()
         return seen[CAPTIONED] > seen[FAILED]
 
     def _unpark(self) -> None:
         """Ask parked suspects again once something was captioned, or nothing else is left."""
-        idle = self.shelf.idle() and self.preparation.idle() and not self.engines.flying()
+        idle = self.open_shards.idle() and self.preparation.idle() and not self.engines.in_flight()
         if self.parked and (idle or self.captioned > self.parked_at):
             self.suspected += len(self.parked)
-            self.preparation.again.extend(self.parked)
+            self.preparation.retry_queue.extend(self.parked)
             self.parked.clear()
 
     def _settle_all(self, works: list[Work]) -> None:
@@ -234,14 +236,14 @@ class Pipeline:
         if not asked and (why := self.alarm.rings(work.status, work.reason)):
             work.shard.journal.add(event)  # which might else be published, as the shard's last
             raise TaskError(why)
-        self.shelf.settle(work.shard, event)
+        self.open_shards.settle(work.shard, event)
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
         ready = [h for h in self.engines.handles if h.ready]
         full = self.engines.settings.max_num_seqs
         self.running_seconds += (now - self.observed) * len(ready)
-        self.starved_seconds += (now - self.observed) * sum(len(h.flying) < full for h in ready)
+        self.starved_seconds += (now - self.observed) * sum(len(h.in_flight) < full for h in ready)
         self.observed = now
         for death in self.engines.stalled():
             self._death(death)
@@ -249,7 +251,7 @@ class Pipeline:
         self._unpark()
         if now - self.flushed >= self.flush_seconds:
             self.flushed = now
-            self.shelf.flush()
+            self.open_shards.flush()
 
     def close(self) -> None:
         """Flush the journals and end every child, whatever fails on the way.

@@ -9,15 +9,15 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from recaption.engine.base import Spec
+from recaption.engine.devices import cpus
 from recaption.errors import TaskError
 from recaption.pipeline import children
-from recaption.pipeline.arena import Arena
+from recaption.pipeline.shared_memory import SharedMemory
 from recaption.pipeline.stages import stages_of
 from recaption.pipeline.work import Work
 from recaption.prepare import worker
 from recaption.prepare.worker import Descriptor, Prepared
 from recaption.run.rows import REJECTED
-from recaption.task.devices import cpus
 
 CHUNK = 4  # samples per message to a worker
 LEARN = 32  # results before the worst case gives way to what was seen
@@ -28,19 +28,19 @@ BYTES_PER_PIXEL = 15  # three float32 channels and a quarter for patches' paddin
 
 
 class Preparation:
-    """Turns works into payloads in the arena; settled or ready ones go to the two callbacks."""
+    """Turns works into payloads in shared memory; settled or ready ones go to the two callbacks."""
 
     def __init__(self, spec: Spec, workers: int) -> None:
         self.stages = stages_of(spec.prompts)
-        self.arena = Arena(spec.config.data.buffer_mb << 20)
+        self.memory = SharedMemory(spec.config.data.buffer_mb << 20)
         per_prompt = FIXED_BYTES + BYTES_PER_PIXEL * spec.config.model.max_pixels
-        self.guess = min(per_prompt * len(spec.prompts), self.arena.size // 2)
+        self.guess = min(per_prompt * len(spec.prompts), self.memory.size // 2)
         self.largest = self.results = self.odd = 0
         self.succeeded = False
         seconds = spec.config.image.decode_seconds
         threads = max(1, (cpus() - 1) // workers)  # of each worker's ONNX models
-        self.pool = children.Pool(worker.main, (spec, self.arena.path, threads), workers, seconds)
-        self.again: deque[Work] = deque()  # to be prepared before any fresh work
+        self.pool = children.Pool(worker.main, (spec, self.memory.path, threads), workers, seconds)
+        self.retry_queue: deque[Work] = deque()  # to be prepared before any fresh work
         self.ready: deque[Work] = deque()
         self.suspects: deque[Work] = deque()  # ready, with strikes
 
@@ -48,12 +48,12 @@ class Preparation:
         return self.pool.connections()
 
     def waiting(self) -> int:
-        return len(self.again) + len(self.ready)
+        return len(self.retry_queue) + len(self.ready)
 
     def idle(self) -> bool:
         """Nothing is being prepared, and nothing waits for it or for an engine."""
         busy = any(worker.jobs for worker in self.pool.workers)
-        return not (busy or self.again or self.ready or self.suspects)
+        return not (busy or self.retry_queue or self.ready or self.suspects)
 
     def fill(self, fresh: Callable[[], Work | None]) -> None:
         """Keep every worker busy while there is work and room."""
@@ -64,7 +64,7 @@ class Preparation:
                 if work is None:
                     break
                 if (chunk and work.alone) or not self._allot(work):
-                    self.again.appendleft(work)
+                    self.retry_queue.appendleft(work)
                     break
                 chunk.append(work)
                 if work.alone:
@@ -85,20 +85,20 @@ class Preparation:
     def release(self, work: Work) -> None:
         """The engine has its copy, or nobody needs it any more."""
         if work.offset is not None:
-            self.arena.release(work.offset)
+            self.memory.release(work.offset)
             work.offset, work.length = None, 0
 
     def close(self) -> None:
         self.pool.close()
-        self.arena.close()
+        self.memory.close()
 
     def _next(self, fresh: Callable[[], Work | None]) -> Work | None:
         """Suspects first: what is ready waits for them, and the room that it takes for them, too."""
-        suspect = next((work for work in self.again if work.strikes), None)
+        suspect = next((work for work in self.retry_queue if work.strikes), None)
         if suspect is not None:
-            self.again.remove(suspect)
+            self.retry_queue.remove(suspect)
             return suspect
-        return self.again.popleft() if self.again else fresh()
+        return self.retry_queue.popleft() if self.retry_queue else fresh()
 
     def _outcome(self, chunk: list[Work], result: Any) -> list[Work]:
         if isinstance(result, children.Crashed):
@@ -119,7 +119,7 @@ class Preparation:
                     f"{socket.gethostname()}: no sample can be prepared: {prepared.reason}"
                 )
             self.release(work)
-            self.again.append(work)
+            self.retry_queue.append(work)
             return False
         if prepared.status:
             self.release(work)
@@ -131,11 +131,11 @@ class Preparation:
             self.guess = int(self.largest * MARGIN)
         if prepared.needs:
             self.release(work)
-            self.again.appendleft(work)
+            self.retry_queue.appendleft(work)
             return False
         assert work.offset is not None
         self.succeeded = True
-        self.arena.shrink(work.offset, prepared.length)
+        self.memory.shrink(work.offset, prepared.length)
         work.length, work.cut = prepared.length, prepared.cut
         (self.suspects if work.strikes else self.ready).append(work)
         return False
@@ -148,21 +148,21 @@ class Preparation:
             return chunk
         for work in reversed(chunk):
             work.alone = True
-            self.again.appendleft(work)
+            self.retry_queue.appendleft(work)
         return []
 
     def _allot(self, work: Work) -> bool:
-        if self.guess > self.arena.size:
+        if self.guess > self.memory.size:
             raise TaskError(
-                f"data.buffer_mb={self.arena.size >> 20}: one prepared picture needs "
+                f"data.buffer_mb={self.memory.size >> 20}: one prepared picture needs "
                 f"{(self.guess >> 20) + 1} MB"
             )
-        work.offset = self.arena.allot(self.guess)
+        work.offset = self.memory.allot(self.guess)
         while work.offset is None and work.strikes and self.ready:
             fresh = self.ready.pop()  # suspects must not wait for those that wait for them
             self.release(fresh)
-            self.again.append(fresh)
-            work.offset = self.arena.allot(self.guess)
+            self.retry_queue.append(fresh)
+            work.offset = self.memory.allot(self.guess)
         work.length = self.guess
         return work.offset is not None
 

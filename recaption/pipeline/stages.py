@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recaption.config.schema import Prompt
-from recaption.prompt import fields_of
+from recaption.model.prompt import fields_of
 
 
 def stages_of(prompts: Sequence[Prompt]) -> list[tuple[str, ...]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from recaption.engine.base import Caption
-from recaption.journal import Event, Journal
+from recaption.run.journal import Event, Journal
 from recaption.run.record import InputShard
 from recaption.shard.samples import Sample
 
@@ -59,7 +59,7 @@ class Work:
     temperature: float | None = None  # in place of the run's
     errors: int = 0  # answers of the engine that were none
     facts: dict[str, Any] = field(default_factory=dict)
-    offset: int | None = None  # its region in the arena, while it has one
+    offset: int | None = None  # its region in shared memory, while it has one
     length: int = 0
     status: str = ""
     reason: str = ""

@@ -12,7 +12,7 @@ import PIL.Image
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Question, Renderer
 from recaption.errors import TooLong
-from recaption.prompt import Values, fill, has_fields
+from recaption.model.prompt import Values, fill, has_fields
 
 MOST = 16  # characters for each token of the context, beyond which nothing fits
 

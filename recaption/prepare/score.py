@@ -21,7 +21,7 @@ from recaption.config.schema import Config
 from recaption.config.scorers import WATERMARK, all_scorers, section
 from recaption.errors import SampleError, UserError, bad_choice, bad_value
 from recaption.prepare.outputs import Array, score, table
-from recaption.prepare.trial import Trial, drawn, settled
+from recaption.prepare.scorer_trial import Trial, drawn, settled
 from recaption.run.digest import sha256_of
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

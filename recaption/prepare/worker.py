@@ -16,13 +16,13 @@ from typing import Any, BinaryIO
 import PIL.Image
 
 from recaption.engine.base import Renderer, Spec, make_renderer, own_picture
-from recaption.engine.orphan import die_with_task
+from recaption.engine.parent_death import die_with_task
 from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError
+from recaption.model.prompt import Values, has_fields
 from recaption.prepare import score
 from recaption.prepare.picture import decode
 from recaption.prepare.questions import Asked
-from recaption.prompt import Values, has_fields
 from recaption.run.rows import FILTERED, REJECTED, UNREAD
 from recaption.shard.rules import Texts
 from recaption.shard.samples import Sample
@@ -75,12 +75,12 @@ def preload(spec: Spec) -> Renderer:
     return _renderer
 
 
-def main(connection: Connection, spec: Spec, arena: str, threads: int) -> None:
+def main(connection: Connection, spec: Spec, memory: str, threads: int) -> None:
     """Entry point of the child process: a list of descriptors in, a list of results out."""
     die_with_task()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        preparer = Preparer(spec, preload(spec), arena, score.load(spec.config, threads))
+        preparer = Preparer(spec, preload(spec), memory, score.load(spec.config, threads))
     except Exception as e:
         connection.send(f"cannot start: {type(e).__name__}: {e}")
         raise
@@ -117,14 +117,14 @@ class Preparer:
     """Prepares descriptors with one renderer and a small cache of open shards."""
 
     def __init__(
-        self, spec: Spec, renderer: Renderer, arena: str, scorers: list[score.Model]
+        self, spec: Spec, renderer: Renderer, memory: str, scorers: list[score.Model]
     ) -> None:
         self.config = spec.config
         self.texts = Texts(spec.config.data.text_key, spec.config.data.caption_key, spec.rules)
         self.prompts = {p.name: p for p in spec.prompts}
         self.renderer = renderer
         self.scorers = scorers
-        self.arena = os.open(arena, os.O_RDWR | os.O_CLOEXEC)
+        self.memory = os.open(memory, os.O_RDWR | os.O_CLOEXEC)
         self.files: OrderedDict[int, BinaryIO] = OrderedDict()
         self.proven = False  # a picture of our own was prepared
 
@@ -207,7 +207,7 @@ class Preparer:
         assert one.rgb is not None
         asked = self._asked(d, Reader(self._file(d)))
         payload, cut = asked.payload(self.renderer, one.rgb, d.picture)
-        length = pack(payload, self.arena, d.offset, d.size)
+        length = pack(payload, self.memory, d.offset, d.size)
         one.result = Prepared(d.number, length=length, facts=one.facts, cut=cut)
 
     def _asked(self, d: Descriptor, reader: Reader) -> Asked:

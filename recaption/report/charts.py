@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recaption.report.choice import Array
-from recaption.report.source import Column
+from recaption.report.runs import Column
 from recaption.report.statistics import LONGEST, Statistics
 
 BINS = 40  # at most

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recaption import __version__, publish
+from recaption import __version__
+from recaption.cli.terminal import is_live
 from recaption.errors import UserError, bad_choice, bad_value
 from recaption.report.charts import histograms
 from recaption.report.choice import choose
 from recaption.report.gallery import Reads, make_gallery, to_json
 from recaption.report.page import page
-from recaption.report.source import Column, Source, columns_of, in_order, open_source
+from recaption.report.runs import Column, Source, columns_of, in_order, open_source
 from recaption.report.statistics import Statistics, read_statistics
 from recaption.report.summary import column_summary, run_summary
+from recaption.run import publish
 from recaption.run.scan import named
-from recaption.terminal import is_live
 
 SAMPLES = 240
 MOST_SAMPLES = 5000

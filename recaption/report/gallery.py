@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recaption import shared
 from recaption.config.schema import Image as Rules
 from recaption.report.choice import Place, severity
 from recaption.report.pictures import Copy, Wanted, copies
-from recaption.report.source import Source
+from recaption.report.runs import Source
+from recaption.run import shared
 from recaption.run.addresses import is_command, is_incomplete
 from recaption.run.record import read_submission, submission_numbers
 from recaption.run.rows import CAPTIONED

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import PIL.Image
 
 from recaption.config.schema import Image as Rules
-from recaption.engine.orphan import die_with_parent
+from recaption.engine.parent_death import die_with_parent
 from recaption.errors import InputChanged, RecaptionError, SampleError, TaskError
 from recaption.pipeline import children
 from recaption.prepare.picture import decode

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recaption import shared
 from recaption.report.choice import Array, Candidates, draws, severity
-from recaption.report.source import Source, hash_of
+from recaption.report.runs import Source, hash_of
+from recaption.run import shared
 from recaption.run.rows import CAPTIONED
 
 BATCH = 64  # sidecars that are counted together

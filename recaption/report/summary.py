@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from recaption.report.gallery import clip
-from recaption.report.source import Column, Source
+from recaption.report.runs import Column, Source
 from recaption.report.statistics import Statistics
 from recaption.report.throughput import throughput
 from recaption.run.record import read_submission, submission_numbers

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recaption.cli.tasks import read_submissions
 from recaption.config.check import check_folder
-from recaption.derive import keep_rows, make_run, parent_record, take_over
 from recaption.errors import UserError, bad_choice, bad_value
-from recaption.given_up import inherit
 from recaption.launch.freeze import refuse_effects, warn_of_effects
 from recaption.launch.plan import inputs, select
 from recaption.launch.submission import show_plan, submit_missing, waited
 from recaption.retry.recompose import Wanted, recompose
 from recaption.retry.settle import give_up, take_back
 from recaption.run.addresses import public
+from recaption.run.derive import keep_rows, make_run, parent_record, take_over
+from recaption.run.given_up import inherit
 from recaption.run.identity import differences
 from recaption.run.kept import keep_template
 from recaption.run.mistaken import refuse_mistaken
@@ -28,7 +29,6 @@ from recaption.run.scan import RunState, scan
 from recaption.shard.located import readable
 from recaption.shard.patterns import patterns_of
 from recaption.shard.settings import settings_of
-from recaption.status.tasks import read_submissions
 
 SHAPE = {  # what shapes a shard, and the keys that say it
     "model": "model.name",

@@ -14,8 +14,8 @@ from recaption.config.compose import compose_config, named_prompts, user_errors
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.errors import UserError
-from recaption.model_files import resolve
-from recaption.prompt import check_prompts
+from recaption.model.files import resolve
+from recaption.model.prompt import check_prompts
 from recaption.run.addresses import public
 from recaption.run.identity import as_frozen, identity
 from recaption.run.kept import kept_template

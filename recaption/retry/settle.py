@@ -6,9 +6,9 @@ import difflib
 import uuid
 from collections.abc import Sequence
 
-from recaption import card, shared
 from recaption.errors import UserError
-from recaption.given_up import mark, unmark
+from recaption.run import card, shared
+from recaption.run.given_up import mark, unmark
 from recaption.run.paths import RunPaths, stem
 from recaption.run.record import Run
 from recaption.run.scan import RunState, scan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from recaption import shared
+from recaption.run import shared
 
 
 def sha256_of(path: Path) -> str:

@@ -6,8 +6,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from recaption import publish, shared
 from recaption.errors import TaskError
+from recaption.run import publish, shared
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 

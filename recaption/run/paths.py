@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from recaption import shared
+from recaption.run import shared
 
 INHERITED = "inherited"  # in place of SUBMISSION-TASK, for shards taken over from a parent run
 KILLS = "_kills"  # end of the name of a file in logs, a line for each time that a job was killed

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recaption import __version__, publish, shared
+from recaption import __version__
 from recaption.config import earlier
 from recaption.config.records import from_record
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
+from recaption.run import publish, shared
 from recaption.run.addresses import public
 from recaption.run.identity import fingerprint
 from recaption.run.paths import RunPaths, entries

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recaption import shared
+from recaption.run import shared
 
 if TYPE_CHECKING:
     import pyarrow as pa  # takes a quarter of a second, which the quick commands do without

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recaption import shared
+from recaption.run import shared
 from recaption.run.paths import INHERITED, RunPaths, entries
 from recaption.run.record import Run
 from recaption.run.rows import DAMAGED
@@ -28,45 +28,45 @@ class TaskState:
     task: int
     attempt: str
     start: dict[str, Any] = field(default_factory=dict)
-    beats: deque[dict[str, Any]] = field(default_factory=deque)  # of the last RATE_SECONDS
+    heartbeats: deque[dict[str, Any]] = field(default_factory=deque)  # of the last RATE_SECONDS
     stop: dict[str, Any] = field(default_factory=dict)
     told_to_stop: bool = False
     published: int = 0
     last_sign: float = 0.0
 
     @property
-    def beat(self) -> dict[str, Any]:
+    def heartbeat(self) -> dict[str, Any]:
         """The latest report of what has been done; empty before the first."""
-        return self.beats[-1] if self.beats else {}
+        return self.heartbeats[-1] if self.heartbeats else {}
 
     @property
     def settled(self) -> int:
         """Samples that this attempt has brought to their end, whatever it was."""
-        count: int = self.beat.get("settled", 0)
+        count: int = self.heartbeat.get("settled", 0)
         return count
 
     def fewer_engines(self) -> str:
         """That it has given up on some of its engines, and why; empty where it has not."""
-        beat = self.beat
-        if not beat.get("given_up"):
+        latest = self.heartbeat
+        if not latest.get("given_up"):
             return ""
-        return (
-            f"{beat['engines']} of {beat['engines_wanted']} engines: {'; '.join(beat['given_up'])}"
-        )
+        return f"{latest['engines']} of {latest['engines_wanted']} engines: {'; '.join(latest['given_up'])}"
 
     def rate(self) -> float:
         """Samples per second lately; 0.0 while nothing is known."""
-        if not self.beats:
+        if not self.heartbeats:
             return 0.0
-        first = self.beats[0] if len(self.beats) > 1 else {"settled": 0, "seconds": 0.0}
-        seconds = self.beat["seconds"] - first["seconds"]
+        first = self.heartbeats[0] if len(self.heartbeats) > 1 else {"settled": 0, "seconds": 0.0}
+        seconds = self.heartbeat["seconds"] - first["seconds"]
         rate: float = (self.settled - first["settled"]) / seconds if seconds > 0 else 0.0
         return rate
 
-    def add_beat(self, event: dict[str, Any]) -> None:
-        self.beats.append(event)
-        while len(self.beats) > 2 and event["time"] - self.beats[0]["time"] > RATE_SECONDS:
-            self.beats.popleft()
+    def add_heartbeat(self, event: dict[str, Any]) -> None:
+        self.heartbeats.append(event)
+        while (
+            len(self.heartbeats) > 2 and event["time"] - self.heartbeats[0]["time"] > RATE_SECONDS
+        ):
+            self.heartbeats.popleft()
 
 
 @dataclass
@@ -207,7 +207,7 @@ def _read_task(paths: RunPaths, name: str, logged: _Logged) -> TaskState | None:
             case "failed":
                 logged.failed[event["shard"]] = {**event, "label": label}
             case "beat":
-                state.add_beat(event)
+                state.add_heartbeat(event)
             case "stopping":
                 state.told_to_stop = True
             case "stop":

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recaption import shared
-from recaption.publish import disk_errors
+from recaption.run import shared
+from recaption.run.publish import disk_errors
 
-LONGEST_BEAT = 60.0
-SHORTEST_BEAT = 1.0
+LONGEST_INTERVAL = 60.0
+SHORTEST_INTERVAL = 1.0
 
 
 class TaskLog:
@@ -29,7 +29,7 @@ class TaskLog:
         self.path = path
         with disk_errors(path):
             self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        self.started = self.last_beat = time.monotonic()
+        self.started = self.last_heartbeat = time.monotonic()
         self.had_first = False
         self.mend = ""  # ends a line that a full disk cut
 
@@ -40,17 +40,17 @@ class TaskLog:
             whole = os.write(self.fd, content) == len(content)
         self.mend = "" if whole else "\n"
 
-    def beat_is_due(self, *, first: bool = False) -> bool:
+    def heartbeat_is_due(self, *, first: bool = False) -> bool:
         """True at intervals that grow with the task's age, from a second to a minute.
 
         And once, at once, when `first` becomes true.
         """
         now = time.monotonic()
-        interval = min(LONGEST_BEAT, max(SHORTEST_BEAT, (now - self.started) / 20))
-        due = now - self.last_beat >= interval or (first and not self.had_first)
+        interval = min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, (now - self.started) / 20))
+        due = now - self.last_heartbeat >= interval or (first and not self.had_first)
         self.had_first |= first
         if due:
-            self.last_beat = now
+            self.last_heartbeat = now
         return due
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from typing import IO, cast
 from urllib.parse import urlsplit
 
 from recaption.errors import InputChanged, ShardError, SpoolFull, TaskError
-from recaption.publish import disk_errors
+from recaption.run.publish import disk_errors
 from recaption.shard.compression import LONGEST_MAGIC, compression, decompressed
 from recaption.shard.remote import Remote
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from recaption.crash import crash_point
 from recaption.errors import InputChanged
+from recaption.run.crash import crash_point
 from recaption.run.rows import CAPTIONED
 from recaption.shard import text
 from recaption.shard.index import Index

@@ -7,11 +7,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from recaption.cli.tasks import HELD, LIVE, PENDING, UNKNOWN, Task, read_submissions, tasks_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
 from recaption.run.rows import STATES
 from recaption.run.scan import RunState, TaskState, scan
-from recaption.status.tasks import HELD, LIVE, PENDING, UNKNOWN, Task, read_submissions, tasks_of
 
 COMPLETE, RUNNING, WAITING, NEEDS_RETRY = "complete", "running", "waiting", "needs retry"
 FORMAT = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TextIO
 
+from recaption.cli.tasks import BAD, DONE, HELD, RUNNING, Task
+from recaption.cli.terminal import has_colours
 from recaption.run.rows import STATES
 from recaption.status.overview import COMPLETE, NEEDS_RETRY, Overview, age
-from recaption.status.tasks import BAD, DONE, HELD, RUNNING, Task
-from recaption.terminal import has_colours
 
 RED, GREEN, BOLD, DIM = "31", "32", "1", "2"
 BAR = 30

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from recaption import publish, slurm
+from recaption.cli import slurm
+from recaption.cli.at_work import AtWork, at_work
 from recaption.errors import TaskError, UserError, bad_choice
+from recaption.run import publish
+from recaption.run.liveness import terminate
 from recaption.run.paths import RunPaths
 from recaption.run.record import open_run
-from recaption.status.at_work import AtWork, at_work
-from recaption.task.process import terminate
 
 SECONDS = 90.0  # in which tasks end; Slurm kills them after its KillWait
 POLL = 0.5

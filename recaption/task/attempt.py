@@ -13,26 +13,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recaption import card, shared
 from recaption.config.records import typed_config
 from recaption.engine.base import Spec
-from recaption.engine.orphan import die_with_parent
+from recaption.engine.devices import cpus, engine_devices, worker_count
+from recaption.engine.parent_death import die_with_parent
 from recaption.errors import DiskFull, RecaptionError, TaskError
-from recaption.model_files import model_folder
-from recaption.pipeline.librarian import Context
+from recaption.model.files import model_folder
 from recaption.pipeline.loop import DRAIN, NOW, Pipeline
+from recaption.pipeline.publisher import Context
+from recaption.run import card, shared
 from recaption.run.addresses import without_secrets
 from recaption.run.kept import template_of
+from recaption.run.liveness import this_process
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, read_run, read_submission
 from recaption.run.tasklog import TaskLog
 from recaption.shard.located import of_submission
 from recaption.shard.settings import settings_of
 from recaption.task import metrics
-from recaption.task.attempts import fruitless, read_attempts
 from recaption.task.claims import Claims
-from recaption.task.devices import cpus, engine_devices, worker_count
-from recaption.task.process import this_process
+from recaption.task.history import fruitless, read_attempts
 from recaption.task.stopping import Stopping
 from recaption.task.summary import Summary
 from recaption.versions import versions
@@ -74,7 +74,7 @@ def run_task(root: str, number: int, task: int) -> None:
         raise
     finally:
         with contextlib.suppress(DiskFull):  # said already, or about to be
-            for path in paths.temporaries_by(attempt):  # of a librarian that was ended at work
+            for path in paths.temporaries_by(attempt):  # of a publisher that was ended at work
                 shared.remove(path)
             claims.release()
             log.write("stop", why=why, reason=reason)
@@ -143,17 +143,17 @@ def _work(
         name = f"{run.fingerprint[:12]}-{submission.number}-{task}"
         textfile = metrics.Textfile(config.slurm.metrics, str(paths.root), name)
 
-    def beat(loop: Pipeline) -> None:
+    def heartbeat(loop: Pipeline) -> None:
         values = metrics.figures(loop, started)
         log.write("beat", **values)
         if textfile:
             textfile.write(values)
 
     def tick(loop: Pipeline) -> None:
-        claims.beat()
+        claims.heartbeat()
         summary.tick(loop)
-        if log.beat_is_due(first=loop.settled > 0):
-            beat(loop)
+        if log.heartbeat_is_due(first=loop.settled > 0):
+            heartbeat(loop)
 
     said = False
 
@@ -166,7 +166,7 @@ def _work(
         return asked
 
     pipeline.run(state, tick)
-    beat(pipeline)
+    heartbeat(pipeline)
     summary.show(pipeline)
     why = "superseded" if claims.superseded else pipeline.state or "done"
     if stopping.wants_requeue() and why in (DRAIN, NOW) and pipeline.running_seconds:

@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from recaption import publish, shared
-from recaption.pipeline.librarian import Finished
+from recaption.pipeline.publisher import Finished
+from recaption.run import publish, shared
 from recaption.run.addresses import without_secrets
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission
@@ -124,9 +124,9 @@ class Claims:
         published = scan(self.paths, self.run).done.items()
         return sum((Counter(c) for name, c in published if name not in besides), Counter[str]())
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Renew this task's leases now and then, but for those that others have taken over."""
-        if self.leases.beat_is_due():
+        if self.leases.heartbeat_is_due():
             for position in self.held:
                 lease = self.leases.read(self._name(position))
                 if lease is None or self._is_ours(lease):

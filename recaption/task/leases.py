@@ -10,9 +10,9 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
-from recaption import publish, shared
+from recaption.run import publish, shared
+from recaption.run.liveness import Process, is_gone, this_process
 from recaption.run.paths import RunPaths
-from recaption.task.process import Process, is_gone, this_process
 
 DAMAGED = "--0-damaged"
 
@@ -50,8 +50,8 @@ class Leases:
     def __init__(self, paths: RunPaths, attempt: str, seconds: float) -> None:
         self.paths, self.attempt, self.seconds = paths, attempt, seconds
         self.process = this_process()
-        self.beats = 0
-        self.last_beat = 0.0
+        self.heartbeats = 0
+        self.last_heartbeat = 0.0
         self.seen: dict[str, _Seen] = {}
 
     def read(self, name: str) -> Lease | None:
@@ -82,13 +82,13 @@ class Leases:
         if lease is not None and lease.attempt == self.attempt:
             shared.remove(self.paths.lease(name))
 
-    def beat_is_due(self) -> bool:
+    def heartbeat_is_due(self) -> bool:
         """True four times within the life of a lease: those held are to be written again."""
         now = time.monotonic()
-        due = now - self.last_beat > self.seconds / 4
+        due = now - self.last_heartbeat > self.seconds / 4
         if due:
-            self.last_beat = now
-            self.beats += 1
+            self.last_heartbeat = now
+            self.heartbeats += 1
         return due
 
     def is_dead(self, name: str, lease: Lease) -> bool:
@@ -112,4 +112,4 @@ class Leases:
         return self.seen[name].alive
 
     def _content(self, begun: bool) -> bytes:
-        return publish.to_json(asdict(Lease(self.attempt, self.beats, begun, self.process)))
+        return publish.to_json(asdict(Lease(self.attempt, self.heartbeats, begun, self.process)))

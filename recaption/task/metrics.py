@@ -1,4 +1,4 @@
-"""A task's figures: in its log at every beat, and as a Prometheus text file where one is wanted."""
+"""A task's figures: in its log at every heartbeat, and as a Prometheus text file where one is wanted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recaption import publish
 from recaption.errors import DiskFull
 from recaption.pipeline.loop import Pipeline
+from recaption.run import publish
 from recaption.run.rows import FAILED
 from recaption.task.summary import tree_bytes
 
@@ -46,7 +46,7 @@ def figures(pipeline: Pipeline, started: float) -> dict[str, Any]:
         "engine_seconds": round(pipeline.running_seconds, 3),
         "starved": round(pipeline.starved_seconds / (pipeline.running_seconds or 1.0), 4),
         "ready": len(pipeline.preparation.ready),
-        "flying": pipeline.engines.flying(),
+        "flying": pipeline.engines.in_flight(),
         "restarts": pipeline.engines.restarts,
         "engines": len(pipeline.engines.handles),
         "engines_wanted": pipeline.engines.wanted,

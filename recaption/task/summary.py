@@ -45,7 +45,7 @@ class Summary:
             *([f"{others} of other tasks"] if others else []),
             f"{pipeline.settled} samples",
             f"{rate:.1f} images/s",
-            f"{engines.flying()} in flight",
+            f"{engines.in_flight()} in flight",
             *([f"{len(engines.handles)} of {engines.wanted} engines"] if engines.given_up else []),
             f"{engines.restarts} engine restarts",
             f"{tree_bytes() / 2**30:.1f} GiB of memory",

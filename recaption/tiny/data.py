@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recaption import publish
+from recaption.run import publish
 
 from .scenes import COLOR_NAMES, SHAPE_NAMES, SIZES, Scene, draw_scene, encode
 

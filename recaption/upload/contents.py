@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recaption import shared
 from recaption.errors import RecaptionError
+from recaption.run import shared
 from recaption.run.addresses import public
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from recaption.cli.terminal import is_live
 from recaption.errors import RecaptionError
-from recaption.terminal import is_live
 
 T = TypeVar("T")
 RETRIES = 3

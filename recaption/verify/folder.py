@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from recaption import shared
+from recaption.run import shared
 from recaption.run.paths import RunPaths, entries, owner_of, stem
 from recaption.run.record import Run
 from recaption.run.scan import RunState

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recaption import shared
-from recaption.engine.orphan import die_with_parent
+from recaption.engine.parent_death import die_with_parent
+from recaption.run import shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import RunState

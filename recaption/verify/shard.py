@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from recaption import shared
 from recaption.errors import ShardError
 from recaption.run import rows as sidecars
+from recaption.run import shared
 from recaption.run.addresses import public
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
@@ -23,8 +23,8 @@ from recaption.shard.samples import Sample
 from recaption.shard.settings import score_columns, settings_of
 from recaption.shard.text import clean
 from recaption.shard.write import Reader, Settings, shown
+from recaption.verify.against_source import check_source
 from recaption.verify.defect import Findings
-from recaption.verify.source import check_source
 
 Row = dict[str, Any]
 

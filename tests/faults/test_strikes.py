@@ -113,7 +113,7 @@ from pathlib import Path
 from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
 from recaption.engine.base import Device, Spec
-from recaption.model_files import model_folder
+from recaption.model.files import model_folder
 from recaption.pipeline import children
 from recaption.pipeline.engines import Engines
 
@@ -123,7 +123,7 @@ config = to_config(compose_config(prepare(words)))
 spec = Spec(config, (config.prompt,), str(model_folder(config.model.path)))
 (folder / "arena").write_bytes(bytes(1 << 16))
 children.set_up(spec)
-engines = Engines(spec, [Device(0)], str(folder / "arena"), folder / "engine.log")
+engines = Engines(spec, [Device(0)], str(folder / "memory"), folder / "engine.log")
 try:
     (handle,) = engines.handles
     heard = []

@@ -32,9 +32,9 @@ from helpers import captions, files_of, markers, read_run, rows
 from processes import children_of, in_folder, in_session, wait_gone
 from tars import plain_members, write_tar
 
-from recaption import crash
-from recaption.engine import orphan
+from recaption.engine import parent_death
 from recaption.pipeline import children, loop
+from recaption.run import crash
 from recaption.run.paths import RunPaths
 from recaption.task import attempt as task
 from recaption.task import claims
@@ -355,7 +355,7 @@ def one(seed: int, folder: Path, found: list[Template], *, launch: bool) -> int:
 def warm() -> None:
     """Forked tasks fork their own children, and look around more often than real ones."""
     children.CONTEXT = multiprocessing.get_context("fork")  # type: ignore[assignment]
-    children.set_up = lambda spec: os.environ.update({orphan.TASK: str(os.getpid())})
+    children.set_up = lambda spec: os.environ.update({parent_death.TASK: str(os.getpid())})
     claims.SCAN_SECONDS = 0.05
     loop.TICK = 0.05
 

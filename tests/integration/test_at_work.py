@@ -13,8 +13,8 @@ import pytest
 from drawing import write_shards
 from helpers import Completed, launched, markers, refused, started, task_logs, wait_until
 
+from recaption.cli.at_work import at_work
 from recaption.run.paths import RunPaths
-from recaption.status.at_work import at_work
 from recaption.stop import main as stop
 
 Launch = Callable[..., Completed]

@@ -147,7 +147,7 @@ def test_a_file_system_without_links(look: Look, monkeypatch: pytest.MonkeyPatch
     seen = look()
     assert seen["hard links"]["result"] == "warn"
     assert seen["exclusive renames"]["result"] == "ok"
-    monkeypatch.setattr("recaption.publish._renameat2", refuse)
+    monkeypatch.setattr("recaption.run.publish._renameat2", refuse)
     assert "no exclusive renames either" in failures(look(code=1))["hard links"]
 
 

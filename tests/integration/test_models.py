@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from helpers import Completed, launch, refused
 
-from recaption.model_files import model_folder
-from recaption.model_hash import BLOCK, BLOCKS, hash_model
+from recaption.model.files import model_folder
+from recaption.model.hashing import BLOCK, BLOCKS, hash_model
 
 Launch = Callable[..., Completed]
 TINY = model_folder("builtin:tiny")

@@ -20,7 +20,7 @@ from helpers import (
     wait_until,
 )
 
-from recaption.journal import History, read_history
+from recaption.run.journal import History, read_history
 
 SAMPLES = 60
 WORDS = (

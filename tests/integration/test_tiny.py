@@ -26,7 +26,7 @@ from helpers import (
     rows,
 )
 
-from recaption.model_files import model_folder
+from recaption.model.files import model_folder
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(600)]
 

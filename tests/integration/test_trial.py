@@ -13,12 +13,11 @@ from helpers import Completed, refused
 
 from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
-from recaption.engine import cause
+from recaption.engine import cause, devices
 from recaption.engine.base import Spec
 from recaption.engine.trial import Fault
 from recaption.launch import preflight
-from recaption.model_files import model_folder
-from recaption.task import devices
+from recaption.model.files import model_folder
 
 Launch = Callable[..., Completed]
 NO_TEXT = "{% for m in messages %}<image>{% endfor %}"

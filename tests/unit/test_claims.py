@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recaption.config.schema import Config
-from recaption.pipeline.librarian import Finished
+from recaption.pipeline.publisher import Finished
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission, plain_config
 from recaption.run.tasklog import TaskLog
@@ -91,8 +91,8 @@ def test_a_shard_at_work_is_left_alone_one_opened_ahead_is_not(site: Site) -> No
     finish(site, quick, 0, 1, 2, 5, 4)
     assert not slow.begin(4)
     assert not slow.begin(5)
-    slow.leases.last_beat = -10.0
-    slow.beat()
+    slow.leases.last_heartbeat = -10.0
+    slow.heartbeat()
     assert take(quick, 3 * SECONDS) in (None, 3)  # its holder is silent from now on
     assert json.loads(site.lease(3).read_bytes())["attempt"].startswith("0-")
 
@@ -111,8 +111,8 @@ def test_a_later_attempt_of_the_same_task_goes_on_at_once(site: Site) -> None:
     assert take(orphan) == 0
     assert take(later) == 0
     assert not orphan.superseded
-    orphan.leases.last_beat = -10.0
-    orphan.beat()
+    orphan.leases.last_heartbeat = -10.0
+    orphan.heartbeat()
     assert orphan.superseded
     assert json.loads(site.lease(0).read_bytes())["attempt"] == later.attempt
     orphan.release()

@@ -25,14 +25,14 @@ from recaption.engine.base import Caption, Device, Spec
 from recaption.engine.fake import FakeEngine, caption_of
 from recaption.errors import SampleError, TaskError
 from recaption.launch.help import presets
-from recaption.model_files import model_folder
-from recaption.model_hub import snapshot
+from recaption.model.files import model_folder
+from recaption.model.hub import snapshot
+from recaption.model.prompt import Values, fill
+from recaption.model.quality import Checks
 from recaption.pipeline import preparation
 from recaption.pipeline.engines import EngineHandle, Engines
 from recaption.prepare import jpeg
 from recaption.prepare.picture import capped, decode
-from recaption.prompt import Values, fill
-from recaption.quality import Checks
 
 
 def config_of(*words: str) -> Config:
@@ -164,7 +164,7 @@ def test_prepared_pictures_have_data_buffer_mb(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(preparation.children, "Pool", Pool)
     work = SimpleNamespace(strikes=0, alone=False, offset=None)
     made = preparation.Preparation(spec_of("data.buffer_mb=17"), 1)
-    assert made.arena.size == 17 << 20
+    assert made.memory.size == 17 << 20
     made.guess = (17 << 20) + 1
     with pytest.raises(TaskError, match=r"data\.buffer_mb=17"):
         made._allot(work)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def test_when_an_engine_is_given_no_more_and_when_no_longer_waited_for(
     monkeypatch.setattr(Engines, "_died", lambda engines, handle, reason: reason)
     words = ["engine.max_num_seqs=3", "engine.waiting=2", "engine.start_seconds=50"]
     spec = spec_of(*words, "engine.stall_seconds=20")
-    engines = Engines(spec, [Device(0)], "arena", tmp_path / "log")
+    engines = Engines(spec, [Device(0)], "memory", tmp_path / "log")
     (handle,) = handles
     handle.since = time.monotonic() - 40
     assert engines.stalled() == []
@@ -192,7 +192,7 @@ def test_when_an_engine_is_given_no_more_and_when_no_longer_waited_for(
     handle.ready, handle.since = True, time.monotonic() - 40
     for number in range(3 + 2):
         assert engines.room(suspects=False) is handle
-        handle.flying[number] = SimpleNamespace()
+        handle.in_flight[number] = SimpleNamespace()
     assert engines.room(suspects=False) is None
     assert engines.stalled() == ["no output for 20 s"]
 

@@ -11,10 +11,10 @@ import pytest
 
 from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
+from recaption.engine import devices
 from recaption.engine.arguments import environment, request_seed
 from recaption.engine.base import Device, Question, Spec
 from recaption.errors import SampleError
-from recaption.task import devices
 
 
 class Engine:

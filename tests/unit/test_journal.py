@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recaption.errors import DiskFull
-from recaption.journal import History, Journal, read_history
+from recaption.run.journal import History, Journal, read_history
 from recaption.run.rows import CAPTIONED, REJECTED
 
 OURS = {"fingerprint": "f", "digest": "d"}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from recaption.bench.processes import Watch
+from recaption.bench.usage import Watch
 
 SECONDS, EVERY = 400, 0.5
 
@@ -20,8 +20,8 @@ def test_a_leak_is_found_under_what_comes_and_goes(leak: int) -> None:
     for n in range(int(SECONDS / EVERY)):
         passed = n * EVERY
         warming = 500_000_000 * min(1.0, passed / 100)
-        flying = rng.choice([0, 1, 2, 3]) * 50_000_000
-        memory = int(warming + leak * passed + flying)
+        in_flight = rng.choice([0, 1, 2, 3]) * 50_000_000
+        memory = int(warming + leak * passed + in_flight)
         watch.samples["engine", 1].append((began + passed, memory))
         watch.samples["engine", 2].append((began + passed, 10_000_000))
     assert watch.growth(began) == pytest.approx({"engine": leak}, rel=0.01, abs=1)

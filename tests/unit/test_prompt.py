@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recaption.config.schema import Prompt
 from recaption.errors import SampleError, UserError
-from recaption.prompt import Values, check_prompts, fields_of, fill
+from recaption.model.prompt import Values, check_prompts, fields_of, fill
 from recaption.shard.rules import FirstRules
 
 NOTHING = Values(None, {}, {})

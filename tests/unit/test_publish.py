@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from recaption import publish
 from recaption.errors import DiskFull, TaskError
+from recaption.run import publish
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from recaption.config.schema import FLAGS, HARMLESS, Prompt, Quality
 from recaption.engine.base import Caption
-from recaption.quality import Checks
+from recaption.model.quality import Checks
 
 PROMPTS = {
     "short": "Describe this image in one short sentence.",

@@ -15,8 +15,8 @@ from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Question, Spec
 from recaption.engine.fake import FakeRenderer
 from recaption.errors import SampleError, TooLong
+from recaption.model.prompt import Values
 from recaption.prepare.questions import Asked
-from recaption.prompt import Values
 from recaption.shard.rules import FirstRules, Rules
 
 PICTURE = PIL.Image.new("RGB", (8, 8))
@@ -96,9 +96,9 @@ from recaption.config.compose import compose_config, to_config
 from recaption.config.schema import Prompt
 from recaption.engine.base import Spec
 from recaption.engine.vllm import VllmRenderer
-from recaption.model_files import model_folder
+from recaption.model.files import model_folder
 from recaption.prepare.questions import Asked
-from recaption.prompt import Values
+from recaption.model.prompt import Values
 
 if __name__ == "__main__":
     words = ["model=tiny", "data.shards=[]", "data.name=d", "output.dir=o", "sampling.max_tokens=99"]

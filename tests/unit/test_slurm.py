@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recaption import slurm
+from recaption.cli import slurm
 
 
 def test_a_users_filters_hide_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

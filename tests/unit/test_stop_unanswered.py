@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic import make_run
 
-from recaption import slurm
+from recaption.cli import slurm
 from recaption.errors import TaskError
 from recaption.run.record import Submission, write_submission
 from recaption.stop.command import main

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from recaption import terminal
+from recaption.cli import terminal
+from recaption.cli.terminal import Progress, has_colours, is_live
 from recaption.task import summary
 from recaption.task.summary import SECONDS, Summary
-from recaption.terminal import Progress, has_colours, is_live
 
 
 class Screen(io.StringIO):
@@ -81,7 +81,7 @@ def test_a_task_says_one_line_a_minute(
         paths=paths,
         taken_over={3},
     )
-    engines = SimpleNamespace(flying=lambda: 7, restarts=2, given_up=[])
+    engines = SimpleNamespace(in_flight=lambda: 7, restarts=2, given_up=[])
     pipeline: Any = SimpleNamespace(settled=0, engines=engines)
     said = Summary(claims, 0)
     for _ in range(4 * 600):  # ten minutes

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models
 from transformers.processing_utils import ProcessorMixin
 
 from recaption.config.compose import compose_config, conf_dir, to_config
-from recaption.model_files import model_folder
+from recaption.model.files import model_folder
 from recaption.prepare.picture import capped
 
 SIZES = ((640, 480), (1024, 1024), (1600, 1200), (720, 1280))

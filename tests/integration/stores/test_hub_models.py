@@ -10,7 +10,7 @@ from drawing import Sample, write_shard, write_shards
 from helpers import Completed, launch, launched, parse_caption, refused, rows
 from stores import Hub
 
-from recaption.model_files import model_folder
+from recaption.model.files import model_folder
 
 REPO = "owner/tiny"
 FIRST, SECOND, OTHER = "a" * 40, "b" * 40, "c" * 40

@@ -94,9 +94,3 @@ def _show(output: Path, truth: dict[str, str]) -> None:
     print(f"\nshards with captions  {paths.root}/*.tar")
     print(f"one row per sample    {paths.markers}/*.parquet")
     print(f"dataset card          {paths.card}")
-
-
-if __name__ == "__main__":
-    from recaption.__main__ import run as run_command
-
-    run_command(main)

@@ -21,9 +21,9 @@ from typing import Any
 
 import zstandard
 
-from recaption import shared
-from recaption.crash import crash_point
-from recaption.publish import disk_errors
+from recaption.run import shared
+from recaption.run.crash import crash_point
+from recaption.run.publish import disk_errors
 from recaption.run.rows import ASKED, STATES, UNREAD
 
 Event = dict[str, Any]

@@ -11,7 +11,7 @@ import os
 PAGE = 4096
 
 
-class Arena:
+class SharedMemory:
     """First-fit regions of one memory file; the parent allots, workers write, engines read."""
 
     def __init__(self, size: int) -> None:

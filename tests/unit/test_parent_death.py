@@ -11,8 +11,8 @@ import multiprocessing
 import os
 import time
 
-from recaption.engine.orphan import TASK
-from recaption.pipeline import librarian
+from recaption.engine.parent_death import TASK
+from recaption.pipeline import publisher
 
 task = os.getpid()
 os.environ[TASK] = str(task)
@@ -21,7 +21,7 @@ if os.fork():
     os._exit(0)
 while os.getppid() == task:
     time.sleep(0.001)
-librarian.main(theirs, None)
+publisher.main(theirs, None)
 """
 
 

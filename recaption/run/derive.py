@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from recaption import publish, shared
-from recaption.card import licence
 from recaption.errors import TaskError, UserError
-from recaption.journal import Event, Journal
 from recaption.launch.freeze import create
+from recaption.run import publish, shared
+from recaption.run.card import licence
+from recaption.run.journal import Event, Journal
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_run
 from recaption.run.rows import ASKED, CAPTIONED, FAILED, REJECTED, read_rows

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from recaption import slurm
+from recaption.cli import slurm
+from recaption.cli.tasks import on_cluster, read_submissions
+from recaption.run.liveness import Process, is_alive
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
 from recaption.run.tasklog import read_log
-from recaption.status.tasks import on_cluster, read_submissions
-from recaption.task.process import Process, is_alive
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from recaption import journal, publish, shared
-from recaption.crash import crash_point
-from recaption.engine.orphan import die_with_task
+from recaption.engine.parent_death import die_with_task
 from recaption.errors import DiskFull, InputChanged, ShardError
 from recaption.prepare.worker import READY
-from recaption.run import rows
+from recaption.run import journal, publish, rows, shared
 from recaption.run.addresses import public
+from recaption.run.crash import crash_point
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard

@@ -1,4 +1,4 @@
-"""The arena: regions never overlap, nothing leaks, and it is gone with its processes."""
+"""Shared memory: regions never overlap, nothing leaks, and it is gone with its processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from recaption.pipeline.arena import PAGE, Arena
+from recaption.pipeline.shared_memory import PAGE, SharedMemory
 
 SIZE = 64 * PAGE
 
@@ -15,12 +15,12 @@ SIZE = 64 * PAGE
 class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
-        self.arena = Arena(SIZE)
+        self.memory = SharedMemory(SIZE)
         self.regions: dict[int, int] = {}
 
     @rule(size=st.integers(1, SIZE + 10))
     def allot(self, size: int) -> None:
-        offset = self.arena.allot(size)
+        offset = self.memory.allot(size)
         if offset is None:
             gaps = self.gaps()
             assert max(gaps, default=0) < size, "there was room"
@@ -33,14 +33,14 @@ class Machine(RuleBasedStateMachine):
         if self.regions:
             offset = data.draw(st.sampled_from(sorted(self.regions)))
             size = data.draw(st.integers(0, self.regions[offset]))
-            self.arena.shrink(offset, size)
+            self.memory.shrink(offset, size)
             self.regions[offset] = max(PAGE, -(-size // PAGE) * PAGE)
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         if self.regions:
             offset = data.draw(st.sampled_from(sorted(self.regions)))
-            self.arena.release(offset)
+            self.memory.release(offset)
             del self.regions[offset]
 
     def gaps(self) -> list[int]:
@@ -52,26 +52,26 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def regions_are_apart(self) -> None:
-        if hasattr(self, "arena"):
+        if hasattr(self, "memory"):
             assert all(gap >= 0 for gap in self.gaps())
 
     def teardown(self) -> None:
-        if hasattr(self, "arena"):
+        if hasattr(self, "memory"):
             for offset in self.regions:
-                self.arena.release(offset)
-            assert self.arena.allot(SIZE) == 0, "all of it is free again"
-            self.arena.close()
+                self.memory.release(offset)
+            assert self.memory.allot(SIZE) == 0, "all of it is free again"
+            self.memory.close()
 
 
-TestArena = Machine.TestCase
+TestSharedMemory = Machine.TestCase
 
 
 def test_it_is_memory_that_others_can_map() -> None:
-    arena = Arena(SIZE)
-    with open(arena.path, "r+b") as file:
+    memory = SharedMemory(SIZE)
+    with open(memory.path, "r+b") as file:
         file.seek(PAGE)
         file.write(b"here")
-    assert os.pread(arena.fd, 4, PAGE) == b"here"
-    path = arena.path
-    arena.close()
+    assert os.pread(memory.fd, 4, PAGE) == b"here"
+    path = memory.path
+    memory.close()
     assert not os.path.exists(path)

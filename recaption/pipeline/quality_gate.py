@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from recaption.engine.base import Caption, Spec
+from recaption.model.quality import Checks
 from recaption.pipeline.work import Work
-from recaption.quality import Checks
 
 HOTTEST = 2.0
 
 
-class Review:
+class QualityGate:
     """Applies a run's quality rules to works."""
 
     def __init__(self, spec: Spec) -> None:
@@ -21,7 +21,7 @@ class Review:
         self.coldest = spec.config.sampling.temperature
         self.checks = Checks(self.settings, spec.prompts)
 
-    def again(self, work: Work, names: Sequence[str], captions: Sequence[Caption]) -> bool:
+    def asks_again(self, work: Work, names: Sequence[str], captions: Sequence[Caption]) -> bool:
         """Take the answers of some prompts; True if the work is to be prepared once more.
 
         Of several answers to a prompt the one with the fewest bad flags is kept, the earliest of

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recaption import shared
-from recaption.crash import crash_point
 from recaption.errors import DiskFull, TaskError
+from recaption.run import shared
+from recaption.run.crash import crash_point
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}

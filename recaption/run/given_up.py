@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from recaption import card, publish, shared
+from recaption.run import card, publish, shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import GIVEN_UP, RunState, scan

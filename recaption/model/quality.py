@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 
 from recaption.config.schema import FLAGS, Prompt, Quality
 from recaption.engine.base import Caption
-from recaption.prompt import literals_of
+from recaption.model.prompt import literals_of
 
 NGRAM = 5  # words
 LONGEST_UNIT = 24  # words that a loop may consist of

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from recaption.run import liveness
+from recaption.run.liveness import Process, is_gone, this_process
 from recaption.run.paths import RunPaths
-from recaption.task import process
 from recaption.task.leases import Leases
-from recaption.task.process import Process, is_gone, this_process
 
-SAY = "from recaption.task.process import *; import sys; print(vars(this_process())); input()"
+SAY = "from recaption.run.liveness import *; import sys; print(vars(this_process())); input()"
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_nothing_is_known_elsewhere(
 def test_another_container_has_another_namespace() -> None:
     """Where this user may make one: there, our own number is somebody else's."""
     us = this_process()
-    code = f"import sys; sys.path.insert(0, {str(Path(process.__file__).parents[2])!r}); {SAY}"
+    code = f"import sys; sys.path.insert(0, {str(Path(liveness.__file__).parents[2])!r}); {SAY}"
     command = ["unshare", "--user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
     made = subprocess.run(command, input="\n", capture_output=True, text=True, check=False)
     if made.returncode == 0:

@@ -24,7 +24,8 @@ from typing import Any
 
 from recaption.engine.arguments import environment
 from recaption.engine.base import Device, Engine, Spec, make_renderer, own_picture
-from recaption.engine.orphan import VARIABLE, die_with_task, guard_group, lock_bars_by_thread
+from recaption.engine.orphan import lock_bars_by_thread
+from recaption.engine.parent_death import VARIABLE, die_with_task, guard_group
 from recaption.engine.payload import unpack
 from recaption.errors import SampleError
 
@@ -44,7 +45,7 @@ def make_engine(spec: Spec, device: Device) -> Engine:
     return VllmEngine(spec, device)
 
 
-def main(connection: Connection, spec: Spec, device: Device, arena: str, log: str | None) -> None:
+def main(connection: Connection, spec: Spec, device: Device, memory: str, log: str | None) -> None:
     """Entry point of the child process; never returns."""
     os.setpgid(0, 0)
     guard_group()
@@ -59,7 +60,7 @@ def main(connection: Connection, spec: Spec, device: Device, arena: str, log: st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = 0
     try:
-        asyncio.run(_Server(connection, spec, device, arena).run())
+        asyncio.run(_Server(connection, spec, device, memory).run())
     except BaseException as e:  # noqa: BLE001 - reported to the task, which counts it as a death
         traceback.print_exc()
         code = 1
@@ -79,10 +80,10 @@ def _last_words(connection: Connection, message: tuple[Any, ...]) -> None:
 
 
 class _Server:
-    def __init__(self, connection: Connection, spec: Spec, device: Device, arena: str) -> None:
+    def __init__(self, connection: Connection, spec: Spec, device: Device, memory: str) -> None:
         self.connection, self.spec = connection, spec
         self.engine = make_engine(spec, device)
-        with open(arena, "r+b") as file:
+        with open(memory, "r+b") as file:
             self.region = memoryview(mmap.mmap(file.fileno(), 0))
         settings = spec.config.engine
         self.window = settings.max_num_seqs + settings.waiting

@@ -12,13 +12,13 @@ from multiprocessing.connection import Connection
 from operator import length_hint
 from typing import IO, Any, Protocol
 
-from recaption import shared
 from recaption.config.schema import Config
 from recaption.errors import DiskFull, ShardError, SpoolFull
-from recaption.journal import Event, Journal
-from recaption.pipeline import children, librarian
+from recaption.pipeline import children, publisher
 from recaption.pipeline.spool import SpoolRoom, is_spooled
 from recaption.pipeline.work import OpenShard
+from recaption.run import shared
+from recaption.run.journal import Event, Journal
 from recaption.run.record import InputShard
 from recaption.shard.source import needs_spool, spool_file
 
@@ -37,7 +37,7 @@ class Source(Protocol):
     def exhausted(self) -> bool:
         """Whether next() has nothing more, for good."""
 
-    def published(self, position: int, finished: librarian.Finished) -> None: ...
+    def published(self, position: int, finished: publisher.Finished) -> None: ...
 
     def failed(self, position: int, reason: str) -> None: ...
 
@@ -54,18 +54,18 @@ class _Opening:
     room: int | None  # of the spool file
 
 
-class Shelf:
-    """Opens shards from a source and finishes them, through the librarian process."""
+class OpenShards:
+    """Opens shards from a source and finishes them, through the publisher process."""
 
     def __init__(
         self,
         config: Config,
-        context: librarian.Context,
+        context: publisher.Context,
         source: Source,
         facts: Callable[[], dict[str, Any]],
     ) -> None:
         self.config, self.context, self.source, self.facts = config, context, source, facts
-        self.pool = children.Pool(librarian.main, (context,), 1, float("inf"))
+        self.pool = children.Pool(publisher.main, (context,), 1, float("inf"))
         self.numbers = itertools.count()
         self.opening = 0
         self.open: list[OpenShard] = []
@@ -132,7 +132,7 @@ class Shelf:
         self._finish_if_complete(shard)
 
     def receive(self, worker: children.Worker) -> None:
-        """Handle the librarian's next message."""
+        """Handle the publisher's next message."""
         outcome = self.pool.receive(worker)
         if outcome is None:
             return
@@ -157,7 +157,7 @@ class Shelf:
             shard.journal.flush()
 
     def close(self) -> None:
-        """Flush every journal, then end the librarian."""
+        """Flush every journal, then end the publisher."""
         with ExitStack() as endings:
             endings.callback(self.pool.close)
             for shard in self.open:
@@ -170,14 +170,14 @@ class Shelf:
             path = f"/proc/{os.getpid()}/fd/{spool.fileno()}"
             room = self.room.left(self.open)
         self.opening += 1
-        job = librarian.Open(shard, path, room)
+        job = publisher.Open(shard, path, room)
         self.pool.submit(job, _Opening(position, shard, path, spool, room))
 
     def _opened(self, entry: _Opening, result: Any) -> None:
         self.opening -= 1
         if entry.spool:
             self.room.note(os.fstat(entry.spool.fileno()).st_size)
-        if not isinstance(result, librarian.Opened):
+        if not isinstance(result, publisher.Opened):
             if entry.spool:
                 entry.spool.close()
             if isinstance(result, SpoolFull):
@@ -222,7 +222,7 @@ class Shelf:
         if shard.remaining == 0 and not shard.finishing:
             shard.finishing = True
             shard.journal.flush()
-            job = librarian.Finish(shard.shard, shard.path, shard.digest, self.facts())
+            job = publisher.Finish(shard.shard, shard.path, shard.digest, self.facts())
             self.pool.submit(job, shard)
 
     def _finished(self, shard: OpenShard, result: Any) -> None:
@@ -230,7 +230,7 @@ class Shelf:
         if shard.spool:
             shard.spool.truncate(0)  # preparation workers may have it open for long
         shard.close()
-        if isinstance(result, librarian.Finished):
+        if isinstance(result, publisher.Finished):
             shared.remove(shard.journal.path)
             self.source.published(shard.position, result)
         else:
@@ -244,7 +244,7 @@ class Shelf:
 
     def _failed(self, position: int, shard: InputShard, error: Any) -> None:
         if shared.exists(self.context.paths.marker(shard.name)):  # another attempt was faster
-            self.source.published(position, librarian.Finished({}, won=False))
+            self.source.published(position, publisher.Finished({}, won=False))
         else:
             reason = error.reason if isinstance(error, children.Crashed) else str(error)
             self.source.failed(position, reason)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
-from recaption import shared
 from recaption.errors import ShardError
+from recaption.run import shared
 from recaption.run.addresses import public, without_secrets
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run

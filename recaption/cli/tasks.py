@@ -8,12 +8,13 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recaption import shared, slurm
+from recaption.cli import slurm
+from recaption.run import shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission, read_submission, submission_numbers
 from recaption.run.scan import RunState, TaskState
 
-SILENT_SECONDS = 180.0  # three times the longest interval between two beats
+SILENT_SECONDS = 180.0  # three times the longest interval between two heartbeats
 METRICS = ("tokens_per_second", "starved", "ready", "flying", "memory_bytes")
 YOUNG_SECONDS = 60.0  # in which a task may not have started yet
 NEVER = "never started"
@@ -43,7 +44,7 @@ class Task:
     restarts: int  # of engines, in the latest attempt
     engines: int | None  # in the latest attempt, without those given up on; None before its report
     engines_wanted: int | None
-    metrics: dict[str, float]  # METRICS, at its latest beat
+    metrics: dict[str, float]  # METRICS, at its latest heartbeat
     started: float | None
     last_sign: float | None
     log: str
@@ -119,10 +120,10 @@ def _task(
         published=sum(a.published for a in attempts),
         settled=sum(a.settled for a in attempts),
         rate=latest.rate() if state == RUNNING else 0.0,
-        restarts=latest.beat.get("restarts", 0),
-        engines=latest.beat.get("engines"),
-        engines_wanted=latest.beat.get("engines_wanted"),
-        metrics={k: v for k, v in latest.beat.items() if k in METRICS},
+        restarts=latest.heartbeat.get("restarts", 0),
+        engines=latest.heartbeat.get("engines"),
+        engines_wanted=latest.heartbeat.get("engines_wanted"),
+        metrics={k: v for k, v in latest.heartbeat.items() if k in METRICS},
         started=latest.start.get("time"),
         last_sign=latest.last_sign or None,
         log=log,

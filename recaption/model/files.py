@@ -9,8 +9,8 @@ from typing import Any
 
 from recaption.config.schema import Model
 from recaption.errors import UserError, bad_value
-from recaption.model_hash import hash_model
-from recaption.model_hub import NO_SOURCE, snapshot
+from recaption.model.hashing import hash_model
+from recaption.model.hub import NO_SOURCE, snapshot
 
 BUILTIN = "builtin:"
 
@@ -75,7 +75,7 @@ def model_folder(path: str) -> Path:
     """
     if path.startswith(BUILTIN):
         name = path.removeprefix(BUILTIN)
-        folder = Path(__file__).parent / name / "model"
+        folder = Path(__file__).parents[1] / name / "model"
     else:
         folder = Path(path).expanduser().absolute()
     if not folder.is_dir():

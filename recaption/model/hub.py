@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recaption.cli.terminal import is_live
 from recaption.config.schema import Model
 from recaption.errors import UserError, bad_value
-from recaption.terminal import is_live
 
 NO_SOURCE = "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
 OTHER_WEIGHTS = ["*.pth", "*.gguf", "original/*", "consolidated*"]

@@ -8,13 +8,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from recaption import publish, shared
-from recaption.crash import crash_point
+from recaption.run import publish, shared
+from recaption.run.brace_patterns import shard_pattern
+from recaption.run.crash import crash_point
 from recaption.run.paths import RunPaths, entries
 from recaption.run.record import Run, read_submission, submission_numbers
 from recaption.run.rows import STATES
 from recaption.run.scan import RunState, named, scan
-from recaption.training import shard_pattern
 
 CARD = Template("""\
 ---

@@ -1,0 +1,44 @@
+"""No process of a task outlives its parent, however that one ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1
+VARIABLE = "RECAPTION_DIE_WITH_PARENT"
+TASK = "RECAPTION_TASK_PID"  # of the task; in its forkserver and below, of the forkserver
+
+
+def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send `number` to this process when its parent ends (prctl(2)).
+
+    `parent` is the expected parent's pid: if it is gone already, the process ends here.
+    """
+    parent = os.getppid() if parent is None else parent
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def die_with_task() -> None:
+    """For a child that a task's forkserver starts, and for that itself; see `TASK`.
+
+    A parent that ended between the fork and this call is noticed, since its pid is from before.
+    """
+    die_with_parent(int(os.environ[TASK]))
+
+
+def guard_group() -> None:
+    """Fork a process that kills this one's process group once this one is gone, however it ends.
+
+    vLLM's own processes know of `register` only after many seconds of imports.
+    """
+    ours, theirs = os.pipe()
+    if os.fork():
+        os.close(ours)
+        return  # the other end stays open as long as this process is there
+    os.close(theirs)
+    os.read(ours, 1)
+    os.killpg(0, signal.SIGKILL)
