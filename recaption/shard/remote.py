@@ -25,8 +25,8 @@ SAID_SECONDS = 3.0  # of a pause before which it is said
 READAHEAD = 16 << 20  # bytes per range request
 VERSION = ("Last-Modified", "mtime", "ETag")  # what a site may tell; mirrors differ in the last
 STORED = ("ETag", "blob_id", "LastModified")  # a store's; its times are whole seconds
-BUSY = (408, 425, 429)  # those below 500 that pass
-GONE = (401, 403, 404, 410)  # HTTP status codes that a retry does not change
+BUSY = (408, 425, 429)  # HTTP status codes below 500 that pass
+LASTING = (501, 505)  # those from 500 on that don't
 EXTRAS = {"s3": "s3", "s3a": "s3"}  # kind of URL → optional extra of this package
 STORES = ("s3://", "s3a://", "hf://")  # can be listed
 FEW = 8  # shards of one folder that are looked up one by one
@@ -211,14 +211,14 @@ class Remote:
             except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
                 self._close()
                 self.ranges = self.ranges and "range requests" not in str(e)
-                status = getattr(e.__cause__, "status", None)
+                status = _status(e)
                 if status:
                     _answered.add(self.host)
                 final = "" if self.http else reason(self.url, e)
-                limit = self._patience(e, status)
+                limit = self._patience(e)
                 left = began + limit - time.monotonic()
-                if left <= 0 or status in GONE or final:
-                    what = f"HTTP status {status}" if status else final or _said(e)
+                if left <= 0 or final or not _may_pass(status):
+                    what = final or (f"HTTP status {status}" if status else _said(e))
                     raise ShardError(f"cannot be read from byte {self.position}: {what}") from None
                 pause = min(BACKOFF * 2 ** min(attempt, 20), LONGEST_PAUSE, left)
                 if pause >= SAID_SECONDS and not said:
@@ -232,17 +232,33 @@ class Remote:
                 return result
         raise AssertionError
 
-    def _patience(self, error: Exception, status: int | None) -> float:
+    def _patience(self, error: Exception) -> float:
         """How long this failure may last: long only where it may be an outage."""
-        refused = status is not None and status < 500 and status not in BUSY
-        absent = isinstance(error, FileNotFoundError) and error.__cause__ is None
         wrong = isinstance(error, (ValueError, TypeError, LookupError, AttributeError))
-        if self.host in _answered and not (refused or absent or wrong):
+        if self.host in _answered and not wrong:
             return self.outage
         return min(STRANGER_SECONDS, self.outage)
 
 
 _answered: set[str] = set()  # hosts that have, in this process
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status code behind an error; None where there was no answer."""
+    for found in (error, error.__cause__):
+        response = getattr(found, "response", None)
+        status = getattr(found, "status", None) or getattr(response, "status_code", None)
+        if isinstance(status, int):
+            return status
+    absent = isinstance(error, FileNotFoundError) and error.__cause__ is None
+    return 404 if absent else None  # fsspec's way to say it of a page
+
+
+def _may_pass(status: int | None) -> bool:
+    """Whether the next answer may be another one."""
+    if status is None:
+        return True
+    return status in BUSY or (status >= 500 and status not in LASTING)
 
 
 def _is_http(url: str) -> bool:

@@ -147,7 +147,7 @@ class Site:
     length: bool = True  # says Content-Length
     lie: int = 0  # added to the length that HEAD tells
     cuts: list[int] = field(default_factory=list)  # each breaks one answer off after so many bytes
-    codes: list[int] = field(default_factory=list)  # each is one answer's status instead
+    codes: list[int] = field(default_factory=list)  # each is one answer's status instead, but for 0
     away: float = 0.0  # seconds without an answer after one was broken off
     back: float = 0.0  # when they are over
     swap: bytes | None = None  # what the file is after the first answer
@@ -175,8 +175,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         if time.monotonic() < site.back:
             return
-        if site.codes:
-            self.send_error(site.codes.pop(0))
+        if site.codes and (code := site.codes.pop(0)):
+            self.send_error(code)
             return
         content = site.content
         first, last = 0, len(content) - 1
@@ -282,12 +282,16 @@ def test_a_busy_server_is_asked_again(serve: Serve, tmp_path: Path) -> None:
     assert read(serve(site), tmp_path) == NOISE
 
 
-@pytest.mark.parametrize("code", [404, 403])
-def test_a_missing_file_is_not_asked_for_again(code: int, serve: Serve, tmp_path: Path) -> None:
-    site = Site(NOISE, codes=[code] * 9)
-    with pytest.raises(ShardError, match=str(code)):
+@pytest.mark.parametrize("begun", [0, 1, 2])
+@pytest.mark.parametrize("code", [400, 403, 404, 405, 451, 501])
+def test_an_answer_that_stays_is_not_asked_for_again(
+    code: int, begun: int, serve: Serve, tmp_path: Path
+) -> None:
+    """Neither at first nor after good answers, as with a URL that has expired."""
+    site = Site(NOISE, codes=[0] * begun + [code] * 9)
+    with pytest.raises(ShardError, match=f"HTTP status {code}"):
         read(serve(site), tmp_path)
-    assert len(site.requests) <= 2
+    assert len(site.requests) <= begun + 2
 
 
 def test_a_file_that_changes_on_the_way_is_refused(serve: Serve, tmp_path: Path) -> None:
