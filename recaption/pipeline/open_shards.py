@@ -186,7 +186,7 @@ class OpenShards:
                     self.postponed = entry.position, entry.shard
                     return
                 result = self.room.refusal(result)
-            self._failed(entry.position, entry.shard, result)
+            self._ended(entry.position, result)
             return
         samples = result.index.samples
         fresh = [i for i in range(len(samples)) if i not in result.done]
@@ -232,9 +232,7 @@ class OpenShards:
         shard.close()
         if isinstance(result, publisher.Finished):
             shared.remove(shard.journal.path)
-            self.source.published(shard.position, result)
-        else:
-            self._failed(shard.position, shard.shard, result)
+        self._ended(shard.position, result)
 
     def _drop(self, shard: OpenShard) -> None:
         """Put back a shard of which nobody has taken up a sample."""
@@ -242,9 +240,9 @@ class OpenShards:
         shard.close()
         shared.remove(shard.journal.path)
 
-    def _failed(self, position: int, shard: InputShard, error: Any) -> None:
-        if shared.exists(self.context.paths.marker(shard.name)):  # another attempt was faster
-            self.source.published(position, publisher.Finished({}, won=False))
+    def _ended(self, position: int, result: Any) -> None:
+        if isinstance(result, publisher.Finished):
+            self.source.published(position, result)
         else:
-            reason = error.reason if isinstance(error, children.Crashed) else str(error)
+            reason = result.reason if isinstance(result, children.Crashed) else str(result)
             self.source.failed(position, reason)

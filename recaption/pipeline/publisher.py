@@ -93,15 +93,19 @@ def main(connection: Connection, context: Context) -> None:
             job = connection.recv()
         except EOFError:
             os._exit(0)
-        try:
-            result: Any = (
-                open_shard(context, job) if isinstance(job, Open) else finish(context, job)
-            )
-        except (ShardError, DiskFull) as e:
-            result = e
-        except OSError as e:
-            result = ShardError(f"{type(e).__name__}: {e}")
-        connection.send(result)
+        connection.send(answer(context, job))
+
+
+def answer(context: Context, job: Open | Finish) -> Opened | Finished | ShardError | DiskFull:
+    """What becomes of a job; a failure counts for nothing where another attempt was faster."""
+    try:
+        return open_shard(context, job) if isinstance(job, Open) else finish(context, job)
+    except DiskFull as e:
+        return e
+    except (ShardError, OSError) as e:
+        if shared.exists(context.paths.marker(job.shard.name)):
+            return Finished({}, won=False)
+        return e if isinstance(e, ShardError) else ShardError(f"{type(e).__name__}: {e}")
 
 
 def open_shard(context: Context, job: Open) -> Opened:
