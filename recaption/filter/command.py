@@ -20,6 +20,7 @@ from recaption.run import card, publish, shared
 from recaption.run import rows as sidecars
 from recaption.run.derive import make_run, parent_record, take_over
 from recaption.run.digest import sha256_of
+from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, derived, open_run
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> int:
     paths = RunPaths(Path(output).expanduser().absolute())
     if paths.root.resolve() == parent.root.resolve():
         raise bad_value("-o", output, "is the run itself; choose another folder")
-    new = make_run(paths, filtered(parent, run, where))
+    new = make_run(paths, filtered(parent, run, where), inherited_group(parent))
     state, tag = scan(parent, run), uuid.uuid4().hex
     inherit(state, paths, new, tag)
     marked = paths.marked()

@@ -20,6 +20,7 @@ from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import card
 from recaption.run import rows as sidecars
 from recaption.run.derive import make_run, parent_record
+from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, derived, open_run
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
         raise bad_value("-o", output, "is the run itself; choose another folder")
     if spool is not None:
         _try_spool(spool)
-    new = make_run(paths, joined(parent, run))
+    new = make_run(paths, joined(parent, run), inherited_group(parent))
     state, tag = scan(parent, run), uuid.uuid4().hex
     inherit(state, paths, new, tag)
     marked = {name for name in paths.marked() & state.done.keys() if whole(paths, name)}

@@ -134,8 +134,9 @@ def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: _Options) 
     config = wanted.config
     named = config.data.shards if "data.shards" in wanted.keys else None
     pattern = options.inputs or named or last.inputs
+    key = "--inputs" if options.inputs else "data.shards"
     allowed = options.allow_pipe or (config.data.allow_pipe and "data.allow_pipe" in wanted.keys)
-    there = readable(run, pattern, allow_pipe=allowed, what="retry")
+    there = readable(run, pattern, allow_pipe=allowed, what="retry", key=key)
     if pattern is None:
         return False
     config.data.shards, config.data.allow_pipe = pattern, allowed
@@ -143,7 +144,7 @@ def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: _Options) 
     for shard in there.shards:
         if None not in (shard.size, sizes[shard.name]) and shard.size != sizes[shard.name]:
             raise UserError(
-                f"--inputs: {shard.name}: the run was made from {shard.size} bytes, and there are "
+                f"{key}: {shard.name}: the run was made from {shard.size} bytes, and there are "
                 f"{sizes[shard.name]}"
             )
     return any(public(shard.source) != public(shard.url) for shard in there.shards)
@@ -185,7 +186,7 @@ def _into_new(
     selected = sorted(positions[name] for name in affected)
     if wanted.config.dry_run:
         return show_plan(target, new, wanted.config, selected).code
-    new = make_run(target, new)
+    new = make_run(target, new, wanted.config.output.group)
     keep_template(target, new.identity, wanted.config.model.chat_template)
     untouched = [name for name in state.done if name not in affected]
     take_over(paths, state, target, new, untouched)

@@ -36,12 +36,12 @@ def parent_record(paths: RunPaths, run: Run, how: dict[str, Any]) -> dict[str, A
     return {**about, "license": licence(paths, run)}
 
 
-def make_run(paths: RunPaths, run: Run) -> Run:
-    """Create the derived run, or take up an interrupted derivation of the same.
+def make_run(paths: RunPaths, run: Run, group: str | None) -> Run:
+    """Create the derived run of a `group`, or take up an interrupted derivation of the same.
 
     Raises UserError when there is another run.
     """
-    if not shared.exists(paths.run_json) and create(paths, run):
+    if not shared.exists(paths.run_json) and create(paths, run, group):
         return run
     there = read_run(paths)
     if there.fingerprint != run.fingerprint or _origin(there) != _origin(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import stat
+import sys
 from pathlib import Path
 
 from recaption.errors import bad_value
@@ -24,6 +25,25 @@ def make_folders(paths: RunPaths, group: str | None = None) -> None:
         number = group_number(group)
         for folder in folders:
             _give(folder, group, number)
+
+
+def inherited_group(parent: RunPaths) -> str | None:
+    """The group of a run's files, to which what is made of them belongs, too; None where it has none.
+
+    Where this user cannot give files to it, that is said.
+    """
+    there = parent.root.stat()
+    if not there.st_mode & stat.S_ISGID:
+        return None
+    (group,) = _names([there.st_gid])
+    ours = os.geteuid() == 0 or there.st_gid in {os.getegid(), *os.getgroups()}
+    if not ours or group.isdigit():  # has no name here
+        text = (
+            f"{parent.root} belongs to group {group}, which you are not in; what is made does not"
+        )
+        print(f"warning: {text}", file=sys.stderr)
+        return None
+    return group
 
 
 def group_number(group: str) -> int:

@@ -66,12 +66,14 @@ def of_submission(
     return known(run, f"the environment lacks {VARIABLE}")
 
 
-def readable(run: Run, pattern: str | None, *, allow_pipe: bool, what: str) -> Run:
-    """A run whose sources a command reads: where `pattern` says, if it is given.
+def readable(
+    run: Run, pattern: str | None, *, allow_pipe: bool, what: str, key: str = "--inputs"
+) -> Run:
+    """A run whose sources a command reads: where `pattern` says, if it is given as `key`.
 
     Raises UserError where an input is a command and that is not allowed, and where it is not known.
     """
-    run = run if pattern is None else located(run, pattern, "--inputs")
+    run = run if pattern is None else located(run, pattern, key)
     if not allow_pipe and any(is_command(shard.source) for shard in run.shards):
         raise UserError(f"{what}: its sources are commands; needs --allow-pipe")
     return known(run, what)

@@ -118,6 +118,27 @@ def test_a_runs_files_belong_to_its_group(place: Path) -> None:
 
 
 @as_root
+def test_what_is_made_from_a_run_belongs_to_its_group(place: Path) -> None:
+    """Where its maker is in that group; nobody is in none."""
+    group = next(g for g in grp.getgrall() if g.gr_gid not in (0, NOBODY))
+    words = (f"output.group={group.gr_name}", "output.mode=captions")
+    launched(*WORDS, *words, cwd=place)
+    run = str(place / "run")
+    few = ["filter", run, "--where", "index > 0", "-o"]
+    assert filter_run([*few[1:], f"{place}/few"]) == 0
+    assert join([f"{place}/few", "-o", f"{place}/full"]) == 0
+    for made in ("few", "full"):
+        assert {p.stat().st_gid for p in [place / made, *place.rglob(f"{made}/**/*")]} == {
+            group.gr_gid
+        }, made
+    (place / "theirs").mkdir()
+    os.chmod(place / "theirs", 0o777)
+    ((code, _, err),) = as_nobody(place, [*few, f"{place}/theirs/few"], before=[[*few, "ours"]])
+    assert code == 0, err
+    assert f"belongs to group {group.gr_name}" in err
+
+
+@as_root
 def test_a_group_that_cannot_be_given_is_refused(place: Path) -> None:
     refused(launch(*WORDS, "output.group=nosuch", cwd=place), "output.group=nosuch", "yours are")
     os.chmod(place, 0o777)

@@ -103,6 +103,18 @@ def test_the_range(source: dict[str, list[Sample]], tmp_path: Path) -> None:
     assert "nothing to do" in retried("moved", cwd=tmp_path).stdout
 
 
+def test_an_input_of_another_size_is_refused_by_the_key_that_named_it(
+    source: dict[str, list[Sample]], tmp_path: Path
+) -> None:
+    here = f"{tmp_path}/in/*.tar"
+    launched(f"data.shards={here}", "engine=fake", "output.dir=run", "data.range=0", cwd=tmp_path)
+    with (tmp_path / "in/00001.tar").open("ab") as file:
+        file.write(bytes(512))
+    refused(retry("run", "--inputs", here, cwd=tmp_path), "--inputs: 00001.tar: the run was made")
+    word = f"data.shards={here}"
+    refused(retry("run", word, cwd=tmp_path), "data.shards: 00001.tar: the run was made")
+
+
 @pytest.mark.parametrize(
     ("word", "named"),
     [
