@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from recaption.cli import slurm
-from recaption.cli.tasks import on_cluster, read_submissions
-from recaption.run.liveness import Process, is_alive
+from recaption.cli.tasks import on_cluster
+from recaption.run.liveness import Process, is_alive, is_gone, this_process
 from recaption.run.paths import RunPaths
-from recaption.run.record import Submission
+from recaption.run.record import Submission, read_submission, submission_numbers
 from recaption.run.tasklog import read_log
+
+SUBMITTING_SECONDS = 120.0  # that it may take; those of another machine are not seen to end
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class AtWork:
 
     jobs: list[str] = field(default_factory=list)  # Slurm's ids of arrays
     tasks: dict[str, Process] = field(default_factory=dict)  # here, by SUBMISSION-TASK
-    launches: list[int] = field(default_factory=list)  # submissions that a command here waits for
+    launches: list[int] = field(default_factory=list)  # that a command here waits for, or submits
     unanswered: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -37,9 +41,11 @@ class AtWork:
         return ", ".join([*jobs, *tasks, *(f"submission {n}" for n in sorted(idle))])
 
 
-def at_work(paths: RunPaths) -> AtWork:
-    """Look at every submission: at the queue, and at processes by their pids and start times."""
-    submissions = read_submissions(paths)
+def at_work(paths: RunPaths, numbers: Iterable[int] | None = None) -> AtWork:
+    """Look at every submission, or those of `numbers`: at the queue, and at processes by their pids
+    and start times."""
+    chosen = submission_numbers(paths) if numbers is None else numbers
+    submissions = [read_submission(paths, number) for number in chosen]
     ids = sorted({job.split("_")[0] for s in submissions for job in s.jobs})
     queue = slurm.jobs(ids)
     known = {} if queue is None else queue
@@ -47,6 +53,9 @@ def at_work(paths: RunPaths) -> AtWork:
     tasks: dict[str, Process] = {}
     launches: list[int] = []
     for submission in submissions:
+        if _is_submitted(submission):
+            launches.append(submission.number)
+            continue
         if on_cluster(submission):
             continue
         ended = _local(paths, submission, tasks)
@@ -59,6 +68,15 @@ def at_work(paths: RunPaths) -> AtWork:
         elif alive and ended < len(submission.slices):
             launches.append(submission.number)
     return AtWork(jobs, tasks, launches, ids if queue is None else [])
+
+
+def _is_submitted(submission: Submission) -> bool:
+    """Whether a command is about to record its jobs or processes; what ended elsewhere is for a while
+    taken to be alive."""
+    submitter = submission.submitter and Process(**submission.submitter)
+    if not submitter or submitter == this_process() or is_gone(submitter):
+        return False
+    return is_alive(submitter) or time.time() - submission.created < SUBMITTING_SECONDS
 
 
 def _local(paths: RunPaths, submission: Submission, alive: dict[str, Process]) -> int:

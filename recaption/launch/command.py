@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from recaption.launch.options import Options, parse
 from recaption.launch.plan import data_name, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing, waited
 from recaption.model.prompt import check_prompts
+from recaption.run.record import Run
 from recaption.shard.patterns import first_shard, patterns_of
 
 NODES_OWN = ("/tmp", "/var/tmp", "/dev/shm")
@@ -32,12 +33,13 @@ DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
 
 @dataclass(frozen=True)
 class Point:
-    """One composed run of a launch."""
+    """One composed run of a launch, and what is there of it already."""
 
     words: list[str]
     config: Config
     prompts: list[Prompt]
     shown: DictConfig
+    there: Run | None = None
 
 
 def main(arguments: list[str]) -> int:
@@ -79,19 +81,20 @@ def _point(words: list[str], options: Options) -> Point:
         return point
     there = run_at(point.config.output.dir) if point else None
     if point and there and there.generation is None:
-        return point
+        return replace(point, there=there)
     for version in reversed(earlier.VERSIONS):
         try:
             then = compose_point(words, options, version=version)
         except UserError:
             continue
-        found = run_at(then.config.output.dir)
+        same = point and point.config.output.dir == then.config.output.dir
+        found = there if same else run_at(then.config.output.dir)
         if found and found.generation == version:
-            return then
+            return replace(then, there=found)
     if point is None:
         assert refusal is not None
         raise refusal
-    return point
+    return replace(point, there=there)
 
 
 def compose_point(
@@ -159,12 +162,13 @@ def _check_distinct(points: list[Point]) -> None:
 def _launch(point: Point) -> Outcome:
     """Freeze and submit one run; waits for it where that is asked for."""
     config = point.config
-    there = run_at(config.output.dir)
-    patterns = patterns_of(there)
+    patterns = patterns_of(point.there)
     shards = inputs(config, patterns)
     selected = select(config.data.range, len(shards))
     named = {word.partition("=")[0].lstrip("+~") for word in point.words}
-    paths, run = freeze(config, point.prompts, shards, named=named, write=not config.dry_run)
+    paths, run = freeze(
+        config, point.prompts, shards, point.there, named=named, write=not config.dry_run
+    )
     warn_of_effects(config, point.prompts, named)
     if remark := patterns.remark():
         print(remark)

@@ -38,18 +38,18 @@ def freeze(
     config: Config,
     prompts: Sequence[Prompt],
     shards: list[InputShard],
+    there: Run | None = None,
     *,
     named: Collection[str] = (),
     write: bool = True,
 ) -> tuple[RunPaths, Run]:
-    """The run of this configuration: created, or read where it exists.
+    """The run of this configuration: created, or the one that is `there`, as run_at found it.
 
     Raises UserError when output.dir holds another run, inputs, or foreign tars, or cannot be
     written, and when a new run is refused for the keys that were `named`. With `write=False`
     nothing is created.
     """
     paths = RunPaths(Path(config.output.dir).expanduser().absolute())
-    there = run_at(config.output.dir)
     if there:
         refuse_mistaken(paths, there)
     _refuse_inputs(paths, shards)
@@ -84,14 +84,14 @@ def freeze(
         created=time.time(),
         rules=rules,
     )
-    if not shared.exists(paths.run_json):
+    if not there and not shared.exists(paths.run_json):
         if not write:
             _refuse_foreign(paths)
             return paths, run
         if create(paths, run, config.output.group):
             keep_template(paths, covered, config.model.chat_template)
             return paths, run
-    frozen = read_run(paths)
+    frozen = there or read_run(paths)
     _compare(paths, frozen, run)
     if write:
         keep_template(paths, frozen.identity, config.model.chat_template)
@@ -115,8 +115,8 @@ def create(paths: RunPaths, run: Run, group: str | None = None) -> bool:
 
 def refuse_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:
     """Raise UserError for what a new run is not made of."""
-    for message in refusals(config, prompts, named):
-        raise UserError(message)
+    if messages := refusals(config, prompts, named):
+        raise UserError(messages[0])
 
 
 def warn_of_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:

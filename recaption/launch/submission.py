@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from recaption.cli.at_work import at_work
 from recaption.config.schema import Config
 from recaption.errors import UserError
+from recaption.launch.alone import give_way, refuse_at_work
 from recaption.launch.interrupt import interruptible
 from recaption.launch.plan import slices
 from recaption.run import card
-from recaption.run.alarm import SHOWN, of_shards, reasons_of
+from recaption.run.alarm import KEY, SHOWN, of_shards, reasons_of
 from recaption.run.folders import make_folders
 from recaption.run.liveness import this_process
 from recaption.run.paths import RunPaths
@@ -25,6 +25,7 @@ from recaption.run.record import (
     add_jobs,
     left_out,
     plain_config,
+    submission_numbers,
     write_submission,
 )
 from recaption.run.scan import RunState, named, scan
@@ -68,22 +69,22 @@ def submit_missing(
     names = {run.shards[p].name for p in selected}
     missing = [p for p in selected if run.shards[p].name not in marked]
     parts = slices(missing, run.shards, _tasks(config, len(missing)))
-    state = scan(paths, run)
-    given_up = named(name for name in state.given_up if name in names)
     print(f"run directory: {paths.root}")
     make_folders(paths, config.output.group)
     if not missing:
+        state, given_up = _given_up(paths, run, names)
         card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it
         rest = f", but for those {given_up}" if given_up else ""
         print(f"nothing to do: all {len(selected)} selected shards are published{rest}")
         return Outcome(paths.root, "-", 1 if _alarm(config, state, names) else 0, "nothing to do")
     if config.slurm.kind != "cluster" and (reason := too_long()):
         raise UserError(reason)
+    seen = submission_numbers(paths)
     if not config.force:
-        _refuse_at_work(paths)
+        refuse_at_work(paths, seen)
     _warn_of_other_versions(run)
     waits_here = config.slurm.kind != "cluster" and config.wait is not False
-    us = this_process() if waits_here else None
+    us = asdict(process) if (process := this_process()) else None
     handed_on = _carried(paths, run, config, len(parts), moved)
     submission = Submission(
         number=0,
@@ -92,16 +93,26 @@ def submit_missing(
         slices=parts,
         created=time.time(),
         left_out=left_out(config),
-        processes=[asdict(us)] if us else [],
+        processes=[us] if us and waits_here else [],
         inputs=handed_on.stored,
+        submitter=None if waits_here else us,
     )
     tag = uuid.uuid4().hex
+    _, given_up = _given_up(paths, run, names)
     submission = write_submission(paths, submission, tag)
+    if not config.force:
+        give_way(paths, submission, seen, tag)
     rest = f"; {given_up}" if given_up else ""
     print(f"{len(missing)} of {len(selected)} selected shards to do, {len(parts)} tasks{rest}")
     if config.slurm.kind == "cluster":
         return _on_cluster(paths, run, submission, config, tag, doubt, handed_on.environment)
     return _here(paths, run, submission, config, tag, handed_on.environment)
+
+
+def _given_up(paths: RunPaths, run: Run, names: Collection[str]) -> tuple[RunState, str]:
+    """What the run has come to, and how to say which of these shards were given up."""
+    state = scan(paths, run)
+    return state, named(name for name in state.given_up if name in names)
 
 
 def _carried(paths: RunPaths, run: Run, config: Config, tasks: int, moved: bool) -> Carried:
@@ -137,22 +148,6 @@ def waited(outcomes: Sequence[Outcome]) -> list[Outcome]:
                 outcome = replace(outcome, code=1, text=STOPPED, wait=None)
             done.append(outcome)
     return done
-
-
-def _refuse_at_work(paths: RunPaths) -> None:
-    """A second array beside the first would only take its shards away from it."""
-    found = at_work(paths)
-    if found.unanswered:
-        print(
-            f"warning: squeue does not answer: whether job {' '.join(found.unanswered)} of this run "
-            "is still at work is not known",
-            file=sys.stderr,
-        )
-    if found:
-        raise UserError(
-            f"the run in {paths.root} is at work: {found}. Nothing is submitted; wait for its end, end "
-            f"it with `python -m recaption.stop {paths.root}`, or submit more tasks with force=true"
-        )
 
 
 def _warn_of_other_versions(run: Run) -> None:
@@ -304,11 +299,12 @@ def _wait(
     for task in state.tasks:
         if task.submission == submission.number and (fewer := task.fewer_engines()):
             print(f"  a task has {fewer}; see its log", file=sys.stderr)
-    if unpublished:
-        ends = {t.stop.get("reason") for t in state.tasks if t.submission == submission.number}
-        for reason in sorted(filter(None, ends)):
-            print(f"  a task ended: {reason}", file=sys.stderr)
-    alarm = _alarm(config, state, names)
+    ends = {t.stop.get("reason") for t in state.tasks if t.submission == submission.number}
+    why = sorted(filter(None, ends)) if unpublished else []
+    for reason in why:
+        print(f"  a task ended: {reason}", file=sys.stderr)
+    rang = any(reason.startswith(KEY) for reason in why)  # and has named what is most frequent
+    alarm = rang or _alarm(config, state, names)
     if not alarm:
         for reason, samples in reasons_of(state, names).most_common(SHOWN):
             print(f"  {samples} × {reason}")

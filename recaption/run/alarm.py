@@ -10,6 +10,7 @@ from recaption.run.scan import RunState
 
 BAD = (REJECTED, FAILED)
 SHOWN = 3  # reasons
+KEY = "data.alarm"  # what every verdict begins with
 
 
 def verdict(share: float, counts: Mapping[str, int], reasons: Counter[str], whose: str) -> str:
@@ -19,7 +20,7 @@ def verdict(share: float, counts: Mapping[str, int], reasons: Counter[str], whos
     if bad <= share * judged:
         return ""
     often = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(SHOWN))
-    text = f"data.alarm={share:g}: {bad} of {judged} samples {whose} are rejected or failed"
+    text = f"{KEY}={share:g}: {bad} of {judged} samples {whose} are rejected or failed"
     return f"{text}: {often}" if often else text
 
 

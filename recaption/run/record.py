@@ -82,6 +82,7 @@ class Submission:
     left_out: list[str] = field(default_factory=list)  # keys that were given but are not stored
     processes: list[dict[str, Any]] = field(default_factory=list)  # local: who waits, or the tasks
     inputs: Any = None  # the pattern of inputs that run.json does not say all of, or that moved
+    submitter: dict[str, Any] | None = None  # who, until its jobs or processes are recorded
 
 
 def derived(run: Run, covered: dict[str, Any], parent: dict[str, Any], **changes: Any) -> Run:
@@ -138,9 +139,9 @@ def write_submission(paths: RunPaths, submission: Submission, tag: str) -> Submi
 
 
 def add_jobs(paths: RunPaths, submission: Submission, tag: str) -> None:
-    """Record the job ids once they are known."""
+    """Record the job ids or processes once they are known."""
     target = paths.submission(submission.number)
-    content = json.dumps(vars(submission), ensure_ascii=False).encode()
+    content = json.dumps({**vars(submission), "submitter": None}, ensure_ascii=False).encode()
     publish.replace(target, content, paths.temporary(target, tag))
 
 

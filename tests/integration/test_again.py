@@ -12,6 +12,8 @@ import pytest
 from drawing import write_shards
 from helpers import Completed, Made, Source, captions, files_of, launched, markers, refused
 
+from recaption.run import shared
+
 Launch = Callable[..., Completed]
 FAKE = ("engine=fake", "output.dir=run")
 
@@ -23,6 +25,22 @@ def test_a_finished_run_does_nothing_and_says_so(made: Made, source: Source) -> 
     assert time.monotonic() - started < 5
     assert "nothing to do" in result.stdout
     assert files_of(made.run) == before
+
+
+def test_a_launch_reads_a_run_once(
+    made: Made, source: Source, launch_here: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its list of shards may be long."""
+    content, read = shared.content, []
+
+    def counted(path: Path) -> bytes:
+        read.append(path.name)
+        return content(path)
+
+    monkeypatch.setattr(shared, "content", counted)
+    result = launch_here(source.word, *FAKE, "dry_run=true", cwd=made.run.parent)
+    assert result.returncode == 0, result
+    assert read.count("run.json") == 1
 
 
 @pytest.mark.parametrize(

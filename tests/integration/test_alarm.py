@@ -73,6 +73,19 @@ def test_a_task_over_the_alarm_stops_and_publishes_nothing_further(tmp_path: Pat
     assert [r["status"] for r in rows(tmp_path / "run", "00001.tar")].count("captioned") == 60
 
 
+def test_the_reasons_are_said_once(tmp_path: Path) -> None:
+    """By the task that stopped for them, though what it published is over the alarm as well."""
+    shard(tmp_path / "in/00000.tar", 10, 90)
+    shard(tmp_path / "in/00001.tar", 10, 300, 100)
+    words = ("data.shards=in/*.tar", *WORDS)
+    launched(*words, "data.range=0", "data.alarm=1", cwd=tmp_path)
+    result = launch(*words, cwd=tmp_path)
+    assert result.returncode == 1
+    said = [line for line in (result.stdout + result.stderr).splitlines() if " × " in line]
+    assert len(said) == 1, result
+    assert "a task ended: data.alarm=0.5: " in said[0]
+
+
 def test_what_a_retry_asks_again_for_that_does_not_count(tmp_path: Path) -> None:
     """It is rejected again, beside one that is captioned: a success, as is what comes after it."""
     shard(tmp_path / "in/00000.tar", 100, 300)

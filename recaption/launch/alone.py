@@ -1,0 +1,44 @@
+"""One submission at a time works on a run, unless more are asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from recaption.cli.at_work import at_work
+from recaption.errors import UserError
+from recaption.run.paths import RunPaths
+from recaption.run.record import Submission, add_jobs
+
+
+def refuse_at_work(paths: RunPaths, numbers: Iterable[int]) -> None:
+    """Raise UserError where one of these submissions is at work.
+
+    A second array beside the first would only take its shards away from it.
+    """
+    found = at_work(paths, numbers)
+    if found.unanswered:
+        print(
+            f"warning: squeue does not answer: whether job {' '.join(found.unanswered)} of this run "
+            "is still at work is not known",
+            file=sys.stderr,
+        )
+    if found:
+        raise UserError(
+            f"the run in {paths.root} is at work: {found}. Nothing is submitted; wait for its end, end "
+            f"it with `python -m recaption.stop {paths.root}`, or submit more tasks with force=true"
+        )
+
+
+def give_way(paths: RunPaths, submission: Submission, seen: Collection[int], tag: str) -> None:
+    """Of launches at the same instant, all of which saw nothing at work, the first goes on.
+
+    Numbers are given out one by one, so a submission that has one finds all that came before it.
+    Raises UserError where one of those that were not `seen` is at work, and withdraws this one.
+    """
+    try:
+        refuse_at_work(paths, [n for n in range(submission.number) if n not in seen])
+    except UserError:
+        add_jobs(paths, replace(submission, slices=[], processes=[]), tag)
+        raise
