@@ -75,7 +75,14 @@ LLAVA_TEMPLATE = """\
 
 
 def qwen2_5(
-    vocab: int, tied: bool, hidden: int, inner: int, layers: int, heads: int, kv: int
+    vocab: int,
+    tied: bool,
+    hidden: int,
+    inner: int,
+    layers: int,
+    heads: int,
+    kv: int,
+    vision_inner: int = 3420,
 ) -> Json:
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
@@ -104,7 +111,7 @@ def qwen2_5(
             "hidden_act": "silu",
             "hidden_size": 1280,
             "in_chans": 3,
-            "intermediate_size": 3420,
+            "intermediate_size": vision_inner,
             "num_heads": 16,
             "out_hidden_size": hidden,
             "patch_size": 14,
@@ -214,6 +221,7 @@ def llava_mistral() -> Json:
 MODELS: dict[str, Callable[[], Json]] = {
     "qwen2.5-vl-3b": lambda: qwen2_5(151936, True, 2048, 11008, 36, 16, 2),
     "qwen2.5-vl-7b": lambda: qwen2_5(152064, False, 3584, 18944, 28, 28, 4),
+    "qwen2.5-vl-32b": lambda: qwen2_5(152064, False, 5120, 27648, 64, 40, 8, 3456),
     "qwen3-vl-2b": lambda: qwen3(False, True, 2048, 6144, 28, 16),
     "qwen3-vl-4b": lambda: qwen3(False, True, 2560, 9728, 36, 32),
     "qwen3-vl-8b": lambda: qwen3(True, False, 4096, 12288, 36, 32),

@@ -143,7 +143,8 @@ def figures_of(
     Returns the figures of each part, their ratios, and the roofline where it is known.
     """
     config = ours.config
-    result: dict[str, Any] = {"device": ours.device}
+    gpus = len(ours.devices) * config.engine.tensor_parallel
+    result: dict[str, Any] = {"device": ours.device, "gpus": gpus}
     with ours:
         if "engine" in parts:
             result["engine"] = _figures("engine", ours.measure_engines(images))
@@ -157,7 +158,6 @@ def figures_of(
         shards = [shard.url for shard in ours.run.shards]
         measured = _baseline(ours.spec, shards, ours.folder, baseline_images)
         result["baseline"] = _figures("baseline", measured)
-    gpus = len(ours.devices) * config.engine.tensor_parallel
     if SERVER in parts:
         result[SERVER] = _figures(SERVER, _server(ours, size, gpus))
     for other in ("engine", "baseline", SERVER):
@@ -257,8 +257,7 @@ def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
     for name, value in details.items():
         lines.append(f"{name:20} {value:.3f}" if isinstance(value, float) else f"{name:20} {value}")
     if details:
-        per_engine = result["pipeline"]["rate"] / details["engines"]
-        hours = options.for_images / per_engine / 3600
+        hours = options.for_images / (result["pipeline"]["rate"] / result["gpus"]) / 3600
         lines.append(
             f"projection: {options.for_images:,} images take {hours:,.0f} GPU-hours, "
             f"{hours / options.for_gpus:,.1f} hours on {options.for_gpus} GPUs"

@@ -18,8 +18,8 @@ from recaption.doctor.files import check_files, folder_of
 from recaption.doctor.packages import build, check_packages
 from recaption.engine.base import Spec
 from recaption.engine.devices import cpus, engine_devices, visible_gpus, worker_count
+from recaption.engine.sockets import too_long
 from recaption.engine.trial import find_fault
-from recaption.task.sockets import too_long
 
 IMPORT_SECONDS = 300
 GIB = 1 << 30

@@ -22,6 +22,7 @@ from collections.abc import Coroutine
 from multiprocessing.connection import Connection
 from typing import Any
 
+from recaption.engine import leftovers
 from recaption.engine.arguments import environment
 from recaption.engine.base import Device, Engine, Spec, make_renderer, own_picture
 from recaption.engine.orphan import lock_bars_by_thread
@@ -42,13 +43,15 @@ def make_engine(spec: Spec, device: Device) -> Engine:
     from recaption.engine.vllm import VllmEngine
 
     os.environ.update(environment(device))
+    leftovers.begin()
     return VllmEngine(spec, device)
 
 
 def main(connection: Connection, spec: Spec, device: Device, memory: str, log: str | None) -> None:
     """Entry point of the child process; never returns."""
     os.setpgid(0, 0)
-    guard_group()
+    name = leftovers.own_name()
+    guard_group(lambda: leftovers.remove(name))
     multiprocessing.current_process().daemon = False  # vLLM starts processes of its own
     die_with_task()
     os.environ[VARIABLE] = "1"

@@ -47,6 +47,19 @@ def engine_devices(config: Config) -> list[Device]:
     return [Device(i, {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for i, group in enumerate(groups)]
 
 
+def idle_gpus(config: Config, gpus: int) -> str:
+    """What there is to say where no engine takes some of a task's GPUs; '' where all are taken."""
+    settings = config.engine
+    size, engines = settings.tensor_parallel, gpus // settings.tensor_parallel
+    left = gpus - size * min(engines, settings.replicas or engines)
+    if settings.kind == "fake" or left <= 0:
+        return ""
+    key = f"engine.tensor_parallel={size}"
+    if settings.replicas and settings.replicas < engines:
+        key = f"engine.replicas={settings.replicas}"
+    return f"{key}: no engine takes {left} of the {gpus} GPUs of a task"
+
+
 def worker_count(config: Config, engines: int) -> int:
     """data.workers, else the CPUs that the loop and the engines' front-ends leave over; one for
     each of the first two CPUs in any case, since neither loop nor front-ends fill theirs."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
-from recaption.engine import padding
+from recaption.engine import leftovers, padding
 from recaption.engine.parent_death import VARIABLE, die_with_parent
 
 
@@ -17,6 +17,7 @@ def register() -> None:
     if os.environ.get(VARIABLE):
         die_with_parent()
         lock_bars_by_thread()
+        leftovers.name_memory()
     if os.environ.get(padding.VARIABLE) == "1":
         from recaption.engine import padded
 

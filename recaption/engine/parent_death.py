@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 VARIABLE = "RECAPTION_DIE_WITH_PARENT"
@@ -30,8 +31,8 @@ def die_with_task() -> None:
     die_with_parent(int(os.environ[TASK]))
 
 
-def guard_group() -> None:
-    """Fork a process that kills this one's process group once this one is gone, however it ends.
+def guard_group(tidy: Callable[[], None]) -> None:
+    """Fork a process that tidies up and kills this one's process group once this one is gone.
 
     vLLM's own processes know of `register` only after many seconds of imports.
     """
@@ -41,4 +42,5 @@ def guard_group() -> None:
         return  # the other end stays open as long as this process is there
     os.close(theirs)
     os.read(ours, 1)
+    tidy()
     os.killpg(0, signal.SIGKILL)

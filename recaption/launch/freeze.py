@@ -11,9 +11,10 @@ from pathlib import Path
 
 from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config, Prompt
+from recaption.engine.devices import idle_gpus
 from recaption.errors import UserError, bad_value
 from recaption.launch.fields import check_fields
-from recaption.launch.preflight import check_engines
+from recaption.launch.preflight import check_engines, gpus_of_task
 from recaption.model.files import check_architectures, resolve
 from recaption.model.hub import at_commit
 from recaption.prepare.score import pin_scorers
@@ -121,7 +122,9 @@ def refuse_effects(config: Config, prompts: Sequence[Prompt], named: Collection[
 
 def warn_of_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:
     """Say, once nothing else is refused, what would be for a new run, and what is remarkable."""
-    for message in refusals(config, prompts, named) + remarks(config, named):
+    found = refusals(config, prompts, named) + remarks(config, named)
+    idle = idle_gpus(config, gpus_of_task(config))
+    for message in [*found, idle] if idle else found:
         print(f"warning: {message}", file=sys.stderr)
 
 

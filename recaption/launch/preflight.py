@@ -65,12 +65,8 @@ def _not_tried(why: str) -> str:
 
 
 def _check_gpus(config: Config) -> None:
-    """GPUs of a task, as far as they are known here."""
-    settings, slurm = config.engine, config.slurm
-    if slurm.kind == "cluster":
-        gpus = gpu_count(slurm.gpus) if slurm.gpus is not None else 0
-    else:
-        gpus = len(gpus_of(config)) // places(config, slurm.tasks or 1)
+    """That a task's GPUs suffice, as far as they are known here."""
+    settings, gpus = config.engine, gpus_of_task(config)
     if not gpus:
         return
     size, replicas = settings.tensor_parallel, settings.replicas or 1
@@ -79,6 +75,13 @@ def _check_gpus(config: Config) -> None:
     if size * replicas > gpus:
         need = f"engines of {size} GPUs each need {size * replicas}, there are {gpus} for a task"
         raise bad_value("engine.replicas", replicas, need)
+
+
+def gpus_of_task(config: Config) -> int:
+    """How many GPUs a task has, as far as it is known here; else 0."""
+    if config.slurm.kind != "cluster":
+        return len(gpus_of(config)) // places(config, config.slurm.tasks or 1)
+    return gpu_count(config.slurm.gpus) if config.slurm.gpus is not None else 0
 
 
 def _digest(config: Config, prompts: Sequence[Prompt], model: ModelFiles) -> str:

@@ -17,13 +17,13 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from recaption.cli.slurm import settings
 from recaption.config.schema import Config, Slurm
+from recaption.engine.sockets import too_long
 from recaption.errors import UserError, bad_value
 from recaption.launch import environment
 from recaption.run import shared
 from recaption.run.paths import KILLS, RunPaths
 from recaption.run.record import Submission
 from recaption.task.attempt import REQUEUE, run_task
-from recaption.task.sockets import too_long
 
 ENDLESS = 1_000_000  # submitit's count of timeouts must not end a long run
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize

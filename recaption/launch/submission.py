@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from recaption.config.schema import Config
+from recaption.engine.sockets import too_long
 from recaption.errors import UserError
 from recaption.launch.alone import give_way, refuse_at_work
 from recaption.launch.interrupt import interruptible
@@ -30,7 +31,6 @@ from recaption.run.record import (
 )
 from recaption.run.scan import RunState, named, scan
 from recaption.shard.located import Carried, carried
-from recaption.task.sockets import too_long
 from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption.engine import child as engine_process
+from recaption.engine import leftovers
 from recaption.engine.base import Device, Spec
 from recaption.engine.cause import with_cause
 from recaption.errors import TaskError
@@ -65,6 +66,7 @@ class Engines:
         self.spec, self.memory, self.log = spec, memory, log
         self.settings = spec.config.engine
         self.window = self.settings.max_num_seqs + self.settings.waiting
+        leftovers.sweep()  # of a task that was killed here with all its processes
         self.handles = [self._start(device) for device in devices]
         self.restarts = 0
         self.wanted = len(devices)
@@ -203,6 +205,7 @@ class Engines:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         children.kill(handle.process)
+        leftovers.sweep()
         handle.connection.close()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from recaption.config.records import typed_config
 from recaption.engine.base import Spec
-from recaption.engine.devices import cpus, engine_devices, worker_count
+from recaption.engine.devices import cpus, engine_devices, idle_gpus, visible_gpus, worker_count
 from recaption.engine.parent_death import die_with_parent
 from recaption.errors import DiskFull, RecaptionError, TaskError
 from recaption.model.files import model_folder
@@ -121,6 +121,8 @@ def _work(
     devices = engine_devices(config)
     workers = worker_count(config, len(devices))
     log.write("start", **_whereabouts(), engines=len(devices), workers=workers, cpus=cpus())
+    if idle := idle_gpus(config, len(visible_gpus())):
+        print(f"warning: {idle}", flush=True)
     if not claims.anything_left():
         return "done"
     config.model.chat_template = template_of(paths, run.identity, config.model.chat_template)

@@ -12,7 +12,8 @@ WORDS = ("engine=fake", "--images", "64", "--shards", "4", "--size", "64x48")
 
 
 def test_engine_and_pipeline(tmp_path: Path) -> None:
-    result = launch(*WORDS, "--json", "figures.json", cwd=tmp_path, module="bench")
+    words = (*WORDS, "engine.tensor_parallel=2", "--json", "figures.json")
+    result = launch(*words, cwd=tmp_path, module="bench")
     assert result.returncode == 0, result
     figures = json.loads((tmp_path / "figures.json").read_text())
     engine, pipeline = figures["engine"], figures["pipeline"]
@@ -26,7 +27,9 @@ def test_engine_and_pipeline(tmp_path: Path) -> None:
     assert details["cpu_ms_per_image"]["task"] >= 0
     table = result.stdout
     assert f"{pipeline['rate']:.2f}" in table
-    assert "GPU-hours" in table
+    assert figures["gpus"] == 2
+    hours = 2 * 100_000_000 / pipeline["rate"] / 3600
+    assert f"take {hours:,.0f} GPU-hours" in table
     assert [p.name for p in tmp_path.iterdir()] == ["figures.json"], "nothing else is left"
 
 

@@ -113,3 +113,20 @@ def test_each_engine_gets_its_own_gpus(
     seen = [environment(device) for device in devices.engine_devices(config)]
     assert [variables["CUDA_VISIBLE_DEVICES"] for variables in seen] == groups
     assert len({variables["VLLM_PORT"] for variables in seen}) == len(groups)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "said"),
+    [
+        (["engine.tensor_parallel=3"], 8, "engine.tensor_parallel=3: no engine takes 2 of the 8"),
+        (["engine.replicas=3"], 8, "engine.replicas=3: no engine takes 5 of the 8"),
+        (["engine.tensor_parallel=4", "engine.replicas=2"], 8, ""),
+        (["engine.tensor_parallel=3", "engine=fake"], 8, ""),
+        (["engine.tensor_parallel=2"], 0, ""),
+    ],
+)
+def test_gpus_that_no_engine_takes_are_said(words: list[str], gpus: int, said: str) -> None:
+    config = to_config(compose_config(prepare(["data.shards=/x.tar", *words])))
+    found = devices.idle_gpus(config, gpus)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

@@ -1,0 +1,129 @@
+"""What an engine's processes leave in shared memory and in the temporary folder goes with them.
+
+Their names begin with the process that the engine is, which no other one ever has: so whoever finds
+them later knows whether that one is gone. vLLM names the memory of several processes on CPUs after
+the file that they meet at, which lies in the engine's own temporary folder and so says whose it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+from recaption.engine.sockets import too_long
+from recaption.run.liveness import Process, is_gone, this_process
+
+MEMORY = Path("/dev/shm")
+VARIABLE = "RECAPTION_ENGINE_NAME"  # in an engine's processes
+SOCKETS = "VLLM_RPC_BASE_PATH"
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+OURS, SEMAPHORE = "recaption-", "sem."
+NAME = re.compile(rf"(?:{SEMAPHORE})?({OURS}(\d+)-(\d+)-([0-9a-f]{{8}})-)")
+MEETING = "vllm_dist_*"  # the file that an engine's workers meet at
+PLAIN = shared_memory.SharedMemory
+
+
+class NamedMemory(PLAIN):
+    """Shared memory that is named after the engine that makes it."""
+
+    def __init__(self, name: str | None = None, create: bool = False, *args: Any, **more: Any):
+        if create and name is None:
+            name = os.environ[VARIABLE] + secrets.token_hex(4)
+        super().__init__(name, create, *args, **more)
+
+
+def own_name() -> str:
+    """What names begin with that this process, an engine, leaves; '' where /proc tells nothing."""
+    us = this_process()
+    return f"{OURS}{us.pid}-{us.start}-{_place(us)}-" if us else ""
+
+
+def begin() -> None:
+    """Have this process, an engine, and its children name what they make, in a folder of their own."""
+    name, outer = own_name(), tempfile.gettempdir()
+    if not name:
+        return
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=name)
+    if too_long():
+        os.environ.setdefault(SOCKETS, outer)
+    os.environ.setdefault(COMPILED, f"{outer}/torchinductor_{os.geteuid()}")
+    os.environ[VARIABLE] = name
+    name_memory()
+
+
+def name_memory() -> None:
+    """Name the shared memory and semaphores that this process makes, if it is an engine's."""
+    if name := os.environ.get(VARIABLE):
+        shared_memory.SharedMemory = NamedMemory  # type: ignore[misc]
+        configuration: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+        configuration["semprefix"] = f"/{name}"
+
+
+def remove(name: str) -> None:
+    """Remove what the engine of this name has left, which is gone or about to be."""
+    if not name:
+        return
+    for folder in _own(Path(tempfile.gettempdir()), name):
+        for meeting in folder.glob(MEETING):
+            _unlink(_own(MEMORY, f"{meeting.name}-"))
+        shutil.rmtree(folder, ignore_errors=True)
+    _unlink([*_own(MEMORY, name), *_own(MEMORY, f"{SEMAPHORE}{name}")])
+
+
+def sweep() -> None:
+    """Remove what engines of this machine have left that are certainly gone."""
+    for name in abandoned():
+        remove(name)
+
+
+def abandoned() -> set[str]:
+    """Names of engines that left something here and are certainly gone."""
+    us = this_process()
+    found: set[str] = set()
+    places = ((MEMORY, OURS), (MEMORY, SEMAPHORE + OURS), (Path(tempfile.gettempdir()), OURS))
+    for path in (path for folder, prefix in places for path in _own(folder, prefix)):
+        match = NAME.match(path.name)
+        if us is None or not match or match[4] != _place(us):
+            continue
+        if is_gone(replace(us, pid=int(match[2]), start=match[3])):
+            found.add(match[1])
+    return found
+
+
+def _place(process: Process) -> str:
+    """Stands for machine, boot, and namespace of process numbers."""
+    text = f"{process.host}/{process.boot}/{process.namespace}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _own(folder: Path, prefix: str) -> list[Path]:
+    """This user's entries of a folder whose names begin so."""
+    return list(_of_user(folder, prefix))
+
+
+def _of_user(folder: Path, prefix: str) -> Iterator[Path]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # gone in the meantime
+                if (
+                    entry.name.startswith(prefix)
+                    and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+                ):
+                    yield Path(entry.path)
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,89 @@
+"""What an engine leaves in shared memory and in the temporary folder goes once it is certainly gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recaption.engine import leftovers
+
+LEAVING = """
+import multiprocessing, sys, tempfile
+from multiprocessing import shared_memory
+from pathlib import Path
+from recaption.engine import leftovers
+leftovers.begin()
+memory = shared_memory.SharedMemory(create=True, size=4096)
+again = shared_memory.SharedMemory(name=memory.name)
+lock = multiprocessing.get_context("spawn").Lock()
+meeting = Path(tempfile.gettempdir(), sys.argv[1])
+meeting.touch()
+leftovers.MEMORY.joinpath(f"{meeting.name}-tp:0-[0-1]-cpushm_0").touch()
+leftovers.MEMORY.joinpath(f"{meeting.name}x").touch()
+print(leftovers.own_name(), flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def meeting() -> Iterator[str]:
+    name = f"vllm_dist_{uuid.uuid4().hex}"
+    yield name
+    for path in leftovers.MEMORY.glob(f"{name}*"):
+        path.unlink()
+
+
+def files(name: str, meeting: str) -> list[str]:
+    """How the names of all that is there go on."""
+    patterns = (f"{name}*", f"sem.{name}*", f"{meeting}*")
+    found = [path.name for pattern in patterns for path in leftovers.MEMORY.glob(pattern)]
+    return [*found, *(path.name for path in Path(tempfile.gettempdir()).glob("recaption-*"))]
+
+
+def test_a_killed_engine_leaves_nothing_behind_a_sweep(
+    tmp_path: Path, meeting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with its resource tracker, as Slurm kills a job's processes; alive, it keeps all."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    engine = subprocess.Popen(
+        [sys.executable, "-c", LEAVING, meeting],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert engine.stdout
+    with engine:
+        name = engine.stdout.readline().strip()
+        assert name.startswith(f"recaption-{engine.pid}-")
+        there = files(name, meeting)
+        assert len(there) == 5, there  # memory, semaphore, two of a meeting's name, the folder
+        leftovers.sweep()
+        assert files(name, meeting) == there
+        os.killpg(engine.pid, signal.SIGKILL)
+    assert files(name, meeting) == there
+    assert leftovers.abandoned() >= {name}
+    leftovers.sweep()
+    assert files(name, meeting) == [f"{meeting}x"]  # another's, by its name
+
+
+def test_what_may_be_somebody_elses_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine's or container's engine, which cannot be seen here, and names like ours."""
+    monkeypatch.setattr(leftovers, "MEMORY", tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    here = leftovers.own_name().split("-")[-2]
+    gone = f"recaption-{2**22 + 1}-1-{here}-a"
+    others = {f"recaption-{2**22 + 1}-1-{here[::-1]}x-a", "recaption-abc-1-x", "psm_12345678"}
+    for name in (gone, *others):
+        (tmp_path / name).touch()
+    leftovers.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == others
