@@ -25,6 +25,7 @@ from recaption.config import overrides
 from recaption.engine.base import Spec
 from recaption.errors import TaskError, UserError
 from recaption.launch.command import compose_point
+from recaption.launch.interrupt import interruptible
 from recaption.launch.options import Options
 from recaption.versions import versions
 
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> int:
         samples = -(-options.images // options.shards)
         where = Path(options.folder or made) / "shards"
         shards = make_shards(where, shards=options.shards, samples=samples, size=size)
-        result = _measure(options, words, Path(made), [str(p) for p in shards])
+        with interruptible():  # the server has a session of its own
+            result = _measure(options, words, Path(made), [str(p) for p in shards])
     finally:
         if not options.folder:
             shutil.rmtree(made, ignore_errors=True)

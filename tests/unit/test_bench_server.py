@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from helpers import wait_until
 
 from recaption.bench import server
 from recaption.bench.measured import middle_rate
@@ -82,6 +85,33 @@ def test_every_picture_is_asked_once_with_the_runs_own_settings(shards: list[str
     assert (body["max_tokens"], body["temperature"], body["ignore_eos"]) == (7, 0.0, True)
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert body["messages"][1]["content"][1]["text"] == spec.prompts[0].text
+
+
+TERMINATED = """
+import sys
+from recaption.bench import command, server
+
+def never_ready(spec, replicas, port):
+    return [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
+
+server.command = never_ready
+command._server = lambda ours, size, gpus: server.measure_server(ours.spec, [], [], 1, ours.folder / "log")
+words = "engine=fake --parts server --images 4 --shards 1 --size 32x24 --folder made"
+command.main(words.split())
+"""
+
+
+def test_the_server_ends_with_a_benchmark_that_is_terminated(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED], cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as bench:
+        try:
+            said = lambda: "".join(p.read_text() for p in tmp_path.glob("made/*/ours/log"))  # noqa: E731
+            pid = int(wait_until(lambda: said().strip(), 60, "no server was started"))
+        finally:
+            bench.terminate()
+        bench.wait(60)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, "the server is left")
 
 
 def test_a_refusal_is_no_rate(shards: list[str]) -> None:
