@@ -145,7 +145,6 @@ def tokens(preset: str) -> list[int]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore:Passing `min_pixels` and `max_pixels`:FutureWarning")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_says_how_many_tokens_pictures_have(
     preset: str, monkeypatch: pytest.MonkeyPatch
