@@ -19,7 +19,7 @@ orlog = >>$(LOG) 2>&1 || { tail -n 25 $(LOG) >&2; echo "All of it: $(LOG)" >&2; 
 help:
 	@echo "make env         builds $(VENV): recaption, editable, with the locked CPU and test packages"
 	@echo "make demo        recaptions four small shards with the tiny model, in demo/"
-	@echo "make test        every test (ARGS='-k name' picks)"
+	@echo "make test        every test, three files at a time (ARGS='-k name' picks)"
 	@echo "make faults      kills tasks in 1,100 runs, in build/faults (SEED=N starts elsewhere)"
 	@echo "make scale       larger runs than make test has time for: 2,500 tasks on Slurm"
 	@echo "make lint        ruff and mypy"
@@ -57,7 +57,7 @@ demo: env
 	$(PY) -m recaption.demo
 
 test: env
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: env
 	rm -rf build/faults

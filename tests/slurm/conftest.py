@@ -13,7 +13,6 @@ import pytest
 from drawing import write_shards
 from helpers import captions, launched
 from slurm.lab import Lab, LabUnavailable
-from slurm.runs import Run
 from volume import Volume, VolumeUnavailable
 
 HERE = Path(__file__).parent
@@ -38,14 +37,13 @@ class Shards:
 ShardMaker = Callable[[int, int], Shards]
 
 
-LONG = "test_time_limit.py"
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.slurm)
-    items.sort(key=lambda item: item.path == HERE / LONG)  # last: its run goes on meanwhile
+    items.sort(
+        key=lambda item: item.path != HERE / "test_time_limit.py"
+    )  # first: others run while it waits
 
 
 def up(volume: Volume | None, **settings: int | str) -> Lab:
@@ -141,28 +139,6 @@ def shard_maker(make_folder: Callable[[str], Path]) -> ShardMaker:
         return made[count, samples]
 
     return make
-
-
-@pytest.fixture(scope="session", autouse=True)
-def long_run(
-    request: pytest.FixtureRequest,
-    make_folder: Callable[[str], Path],
-    make_shards: ShardMaker,
-    volume: Volume | None,
-) -> Iterator[tuple[Run, Shards] | None]:
-    """Five minutes of work in jobs of two minutes, on a cluster of its own beside all other tests.
-
-    Started by the first test here, if the test that looks at it was selected.
-    """
-    if not any(item.path == HERE / LONG for item in request.session.items):
-        yield None
-        return
-    with up(volume, nodes=1) as cluster:
-        shards = make_shards(12, 100)
-        words = ["engine.rate=4", "slurm.tasks=1", "slurm.time=2", "slurm.signal_delay=20"]
-        words += ["engine.max_num_seqs=1", "engine.waiting=1"]
-        folder = make_folder("long") / "run"
-        yield Run.launch(cluster, folder, shards.words(), *words), shards
 
 
 def _clear(cluster: Lab) -> None:

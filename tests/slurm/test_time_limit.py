@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from helpers import rows
-from slurm.conftest import Shards
+from slurm.conftest import LabMaker, ShardMaker
 from slurm.runs import Run, assert_whole
 
 MINUTES = 60
 
 
 @pytest.mark.timeout(9 * MINUTES)
-def test_two_minutes_for_work_of_five(long_run: tuple[Run, Shards]) -> None:
-    """The run was started when the session was; see conftest.py."""
-    run, shards = long_run
+def test_two_minutes_for_work_of_five(
+    make_lab: LabMaker, make_shards: ShardMaker, tmp_path: Path
+) -> None:
+    shards = make_shards(12, 100)
+    words = ["engine.rate=4", "slurm.tasks=1", "slurm.time=2", "slurm.signal_delay=20"]
+    words += ["engine.max_num_seqs=1", "engine.waiting=1"]
+    run = Run.launch(make_lab(nodes=1), tmp_path / "run", shards.words(), *words)
     run.wait(8 * MINUTES)
     assert_whole(run.folder, shards.names, shards.captions)
     attempts = run.attempts()
