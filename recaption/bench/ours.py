@@ -5,10 +5,12 @@ Both happen in one task with the same engines, so that their ratio says what the
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ from recaption.errors import TaskError
 from recaption.launch.freeze import freeze
 from recaption.launch.plan import inputs
 from recaption.model.files import model_folder
+from recaption.pipeline import children
 from recaption.pipeline.engines import Death
 from recaption.pipeline.loop import Pipeline
 from recaption.pipeline.publisher import Finished
@@ -145,15 +148,15 @@ class Ours:
         pipeline = self.pipeline
         if not self.warm:
             self._replayed((WARM,), seeded=False)
-        counted: list[tuple[float, int]] = []
+        seen: list[_Seen] = []
 
-        def count(pipeline: Pipeline) -> None:
-            counted.append((time.monotonic(), pipeline.captioned))
+        def look(pipeline: Pipeline) -> None:
+            seen.append(_Seen(time.monotonic(), pipeline.captioned, pipeline.starved_seconds))
 
-        pipeline.running_seconds = pipeline.starved_seconds = 0.0
-        began = pipeline.observed = time.monotonic()
+        pipeline.running_seconds = pipeline.starved_seconds = pipeline.ending_seconds = 0.0
         with Watch(self._roles) as watch:
-            pipeline.run(lambda: "", count)
+            began = pipeline.observed = time.monotonic()
+            pipeline.run(lambda: "", look)
         if self.source.failures:
             raise TaskError(f"bench: {self.source.failures[0]}")
         seconds = self.source.last - began
@@ -162,6 +165,9 @@ class Ours:
             "workers": self.workers,
             "start_seconds": self.start_seconds,
             "starved": pipeline.starved_seconds / pipeline.running_seconds,
+            "starved_seconds": _by_quarters(seen),
+            "ending_seconds": round(pipeline.ending_seconds, 2),
+            "publishing_seconds": round(self.source.last - _last_caption(seen), 2),
             "cpu_ms_per_image": {
                 role: round(1000 * seconds / max(1, pipeline.captioned), 3)
                 for role, seconds in watch.cpu.items()
@@ -173,7 +179,7 @@ class Ours:
             },
         }
         return Measured(
-            pipeline.captioned, seconds, pipeline.tokens, details, middle_rate(_times(counted))
+            pipeline.captioned, seconds, pipeline.tokens, details, middle_rate(_times(seen))
         )
 
     def _roles(self) -> dict[int, str]:
@@ -185,25 +191,39 @@ class Ours:
         return {pid: name for pid, name in named.items() if pid is not None}
 
     def _prepared(self) -> list[Work]:
-        """Works of the first shard, prepared by the workers and held in shared memory."""
+        """Works of the first shard, held in shared memory, once every worker has prepared some."""
         shard = self.run.shards[0]
         with open(shard.url, "rb") as file:
             samples = index_shard(file).samples[:REPLAYED]
         journal = Journal(self.paths.journal(shard.name, "replay"), {})
         opened = OpenShard(-1, shard, 0, shard.url, "", samples, iter(()), journal, 0)
-        fresh: Iterator[Work] = (Work(-1 - i, opened, i) for i in range(len(samples)))
+        numbers = itertools.count()
+        fresh = (Work(-1 - n, opened, n % len(samples)) for n in numbers)
+        works: list[Work] = []
+        warm: set[children.Worker] = set()
         preparation = self.pipeline.preparation
+        workers = preparation.pool.workers
         deadline = time.monotonic() + PATIENCE
-        while len(preparation.ready) < len(samples):
+        while (cold := len(works) < len(samples) or not warm.issuperset(workers)) or any(
+            worker.jobs for worker in workers
+        ):
             if time.monotonic() > deadline:
                 raise TaskError("bench: preparation does not end")
-            preparation.fill(lambda: next(fresh, None))
+            if cold:
+                preparation.fill(lambda: next(fresh))
             connections = preparation.connections()
             for readable in wait(list(connections), 1.0):
-                for work in preparation.receive(connections[cast(Connection, readable)]):
+                worker = connections[cast(Connection, readable)]
+                warm |= {worker} if worker.ready else set()
+                for work in preparation.receive(worker):
                     raise TaskError(f"bench: {work.sample.key}: {work.reason}")
-        works = list(preparation.ready)
-        preparation.ready.clear()
+            while preparation.ready:
+                work = preparation.ready.popleft()
+                if len(works) < len(samples):
+                    works.append(work)
+                else:
+                    preparation.release(work)
+        preparation.retry_queue.clear()
         return works
 
     def _until(self, reached: Callable[[], bool], results: list[Replayed] | None = None) -> None:
@@ -222,12 +242,35 @@ class Ours:
                 raise TaskError("bench: an engine does not answer")
 
 
-def _times(counted: Sequence[tuple[float, int]]) -> list[float]:
+@dataclass(frozen=True)
+class _Seen:
+    """The pipeline at one moment: pictures captioned, seconds starved until then."""
+
+    moment: float
+    captioned: int
+    starved: float
+
+
+def _times(seen: Sequence[_Seen]) -> list[float]:
     """When each image was done, from counts that were taken now and then."""
     times: list[float] = []
-    for moment, count in counted:
-        times += [moment] * (count - len(times))
+    for look in seen:
+        times += [look.moment] * (look.captioned - len(times))
     return times
+
+
+def _last_caption(seen: Sequence[_Seen]) -> float:
+    return next(look.moment for look in seen if look.captioned == seen[-1].captioned)
+
+
+def _by_quarters(seen: Sequence[_Seen]) -> dict[str, float]:
+    """Seconds starved while the first and last quarter of the images were made, and between."""
+    images = seen[-1].captioned
+    at = [next(s.starved for s in seen if 4 * s.captioned >= n * images) for n in (1, 3)]
+    ends = [0.0, *at, seen[-1].starved]
+    names = ("first quarter", "middle half", "last quarter")
+    spent = (round(after - before, 2) for before, after in itertools.pairwise(ends))
+    return dict(zip(names, spent, strict=True))
 
 
 def _spec_of(config: Config, run: Run) -> Spec:

@@ -1,18 +1,37 @@
-"""Memory and CPU time of a process tree over time."""
+"""Memory and CPU time of a process tree over time, watched from a process of its own.
+
+A thread of the task would take its loop's time, and reading the proportional memory of a process
+holds up what it maps meanwhile: that is done for a small share of the time only.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import threading
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 
 import psutil
 
 INTERVAL = 0.5  # seconds
+SHARE = 0.02  # of the time that goes into reading proportional memory, at most
 WINDOWS = 10  # a line goes through the lowest of each
 LEAST = 2  # samples in each
+WATCHING = "watching"
+
+
+@dataclass
+class Usage:
+    """What was seen of one process: its parent, CPU seconds since the first look, memory."""
+
+    parent: int
+    cpu: float = 0.0
+    resident: list[tuple[float, int]] = field(default_factory=list)  # (monotonic, bytes)
 
 
 class Watch:
@@ -26,19 +45,34 @@ class Watch:
     def __init__(self, roles: Callable[[], dict[int, str]]) -> None:
         self.roles = roles
         self.peak = 0
-        self.cpu: dict[str, float] = defaultdict(float)
-        self.spent: dict[int, float] = {}
-        self.samples: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._sample, daemon=True)
+        self.seen: dict[int, Usage] = {}
+        self.names: dict[int, str] = {}
 
     def __enter__(self) -> Watch:
-        self.thread.start()
+        """Returns once the first sample is there."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        arguments = (theirs, os.getpid())
+        self.process = context.Process(target=_watch, args=arguments, daemon=True)
+        self.process.start()
+        theirs.close()
+        self.connection.recv()
+        self.names = self.roles()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
+        self.names |= self.roles()
+        self.connection.send("end")
+        self.peak, self.seen = self.connection.recv()
+        self.connection.close()
+        self.process.join()
+
+    @property
+    def cpu(self) -> dict[str, float]:
+        spent: dict[str, float] = defaultdict(float)
+        for pid, usage in self.seen.items():
+            spent[self._role(pid)] += usage.cpu
+        return dict(spent)
 
     def growth(self, since: float) -> dict[str, float]:
         """Bytes/s by which the resident memory grew, by role: the fastest process of each.
@@ -48,34 +82,63 @@ class Watch:
         """
         found: dict[str, float] = {}
         middle = (since + time.monotonic()) / 2
-        for (role, _), samples in list(self.samples.items()):
-            late = [s for s in samples if s[0] >= middle]
+        for pid, usage in self.seen.items():
+            late = [s for s in usage.resident if s[0] >= middle]
             size = len(late) // WINDOWS
             if size >= LEAST:
                 windows = [late[n * size : (n + 1) * size] for n in range(WINDOWS)]
                 lowest = [min(window, key=lambda s: s[1]) for window in windows]
+                role = self._role(pid)
                 found[role] = max(found.get(role, float("-inf")), _slope(lowest))
         return found
 
-    def _sample(self) -> None:
-        root = psutil.Process(os.getpid())
-        ended = False
-        while not ended:
-            roles = self.roles()
-            total = 0
-            for process in [root, *root.children(recursive=True)]:
-                try:
-                    memory = process.memory_full_info()
-                    used = sum(process.cpu_times()[:2])
-                    role = roles.get(process.pid) or f"{roles.get(process.ppid(), 'other')}'s child"
-                except (psutil.NoSuchProcess, psutil.AccessDenied):
-                    continue
-                total += memory.pss
-                self.cpu[role] += used - self.spent.get(process.pid, used)
-                self.spent[process.pid] = used
-                self.samples[role, process.pid].append((time.monotonic(), memory.rss))
-            self.peak = max(self.peak, total)
-            ended = self.stop.wait(INTERVAL)
+    def _role(self, pid: int) -> str:
+        parent = self.seen[pid].parent
+        return self.names.get(pid) or f"{self.names.get(parent, 'other')}'s child"
+
+
+class _Samples:
+    """What is known of the processes of a tree; its peak of proportional memory."""
+
+    def __init__(self, pid: int) -> None:
+        self.root = psutil.Process(pid)
+        self.seen: dict[int, Usage] = {}
+        self.before: dict[int, float] = {}  # CPU seconds at the first look
+        self.peak, self.due = 0, 0.0
+
+    def look(self) -> None:
+        tree = [self.root, *self.root.children(recursive=True)]
+        tree = [process for process in tree if process.pid != os.getpid()]
+        for process in tree:
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                used = sum(process.cpu_times()[:2])
+                usage = self.seen.setdefault(process.pid, Usage(process.ppid()))
+                usage.cpu = used - self.before.setdefault(process.pid, used)
+                usage.resident.append((time.monotonic(), process.memory_info().rss))
+        began = time.monotonic()
+        if began >= self.due:
+            self.peak = max(self.peak, sum(map(_proportional, tree)))
+            self.due = began + (time.monotonic() - began) / SHARE
+
+
+def _watch(connection: Connection, pid: int) -> None:
+    """Entry point of the watching process: a first sample, and more until it is told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    samples = _Samples(pid)
+    samples.look()
+    connection.send(WATCHING)
+    while not connection.poll(INTERVAL):
+        samples.look()
+    with suppress(EOFError):  # where it is gone
+        connection.recv()
+        connection.send((samples.peak, samples.seen))
+
+
+def _proportional(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
 
 
 def _slope(samples: list[tuple[float, int]]) -> float:

@@ -10,6 +10,7 @@ Messages out, in lists: ("ready", facts), ("taken", id), ("done", id, [Caption])
 from __future__ import annotations
 
 import asyncio
+import itertools
 import mmap
 import multiprocessing
 import os
@@ -93,6 +94,7 @@ class _Server:
         self.pulse = min(SLOWEST_PULSE, settings.stall_seconds / PULSES)
         self.tasks: set[asyncio.Task[None]] = set()
         self.unsaid: list[tuple[Any, ...]] = []
+        self.replays = itertools.count()
 
     async def run(self) -> None:
         facts = await self.engine.start()
@@ -174,7 +176,10 @@ class _Server:
         self._say("probed", refusal)
 
     async def _replay(self, places: list[tuple[int, int]], count: int, seeded: bool) -> None:
-        """Measure the engine alone: `count` requests over inputs that are all there beforehand."""
+        """Measure the engine alone: `count` requests over inputs that are all there beforehand.
+
+        No two are the same picture to it, in this replay or in earlier ones, or its caches would answer.
+        """
         payloads = [unpack(self.region[offset : offset + length]) for offset, length in places]
         numbers = iter(range(count))
         tokens = 0
@@ -183,9 +188,9 @@ class _Server:
         async def lane() -> None:
             nonlocal tokens
             for n in numbers:
-                again = payloads[n % len(payloads)]
-                payload = self.engine.as_another(again, f"replay/{n}", seeded)
-                captions = await self.engine.generate(payload, f"replay-{n}")
+                again, number = payloads[n % len(payloads)], next(self.replays)
+                payload = self.engine.as_another(again, f"replay/{number}", seeded)
+                captions = await self.engine.generate(payload, f"replay-{number}")
                 tokens += sum(caption.tokens for caption in captions)
                 times.append(time.monotonic())
 

@@ -92,7 +92,7 @@ class Crashed:
     reason: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     process: BaseProcess
     connection: Connection

@@ -68,7 +68,8 @@ class Pipeline:
         self.counts: Counter[str] = Counter()  # samples settled, by state
         self.tokens = 0
         self.running_seconds = 0.0  # times engines, while they were ready
-        self.starved_seconds = 0.0  # of these, with less than a full batch in flight
+        self.starved_seconds = 0.0  # of these, with less than a full batch, though more was to do
+        self.ending_seconds = 0.0  # of these, with less than a full batch, since that was all
         self.flushed = self.observed = time.monotonic()
 
     @property
@@ -243,7 +244,11 @@ class Pipeline:
         ready = [h for h in self.engines.handles if h.ready]
         full = self.engines.settings.max_num_seqs
         self.running_seconds += (now - self.observed) * len(ready)
-        self.starved_seconds += (now - self.observed) * sum(len(h.in_flight) < full for h in ready)
+        if short := (now - self.observed) * sum(len(h.in_flight) < full for h in ready):
+            if self._all_given():
+                self.ending_seconds += short
+            else:
+                self.starved_seconds += short
         self.observed = now
         for death in self.engines.stalled():
             self._death(death)
@@ -252,6 +257,10 @@ class Pipeline:
         if now - self.flushed >= self.flush_seconds:
             self.flushed = now
             self.open_shards.flush()
+
+    def _all_given(self) -> bool:
+        """Whether there is nothing that engines could be given, or a stop was asked for."""
+        return bool(self.state) or (self.open_shards.exhausted() and self.preparation.idle())
 
     def close(self) -> None:
         """Flush the journals and end every child, whatever fails on the way.

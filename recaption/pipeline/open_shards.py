@@ -152,6 +152,10 @@ class OpenShards:
         """No sample is there to be taken up, and none is about to be."""
         return not self.opening and not self.waiting()
 
+    def exhausted(self) -> bool:
+        """Idle, and a shard would have been opened if there were one."""
+        return self.idle() and not self.postponed and len(self.open) < MAX_OPEN
+
     def flush(self) -> None:
         for shard in self.open:
             shard.journal.flush()

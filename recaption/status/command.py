@@ -45,7 +45,8 @@ JSON of a run (further keys may come, these stay):
                        state: pending, starting, running, stopping, held, stuck, done, stopped, failed,
                        lost, unknown (squeue does not answer); reason;
                        metrics: tokens_per_second, starved (share of the time in which an engine had
-                       less than a full batch), ready (pictures), flying (samples), memory_bytes
+                       less than a full batch, though more was to do), ready (pictures),
+                       flying (samples), memory_bytes
   given_up             shard: why, of those that were given up (recaption.retry RUN --give-up SHARD)
   failures             what (shard or sample), reason, count, example (SHARD or SHARD/KEY), log
 """

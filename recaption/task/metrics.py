@@ -22,7 +22,7 @@ HELP = {
     "images_per_second": "samples settled per second since the attempt began",
     "tokens_per_second": "tokens generated per second since the attempt began",
     "engine_seconds": "time in which engines were ready, summed over them",
-    "starved": "share of the time in which an engine had less than a full batch",
+    "starved": "share of the time in which an engine had less than a full batch, though more was to do",
     "ready": "prepared pictures that wait for an engine",
     "flying": "samples that engines work on",
     "restarts": "engines that died and were started again",

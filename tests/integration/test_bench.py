@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,45 @@ def test_engine_and_pipeline(tmp_path: Path) -> None:
     hours = 2 * 100_000_000 / pipeline["rate"] / 3600
     assert f"take {hours:,.0f} GPU-hours" in table
     assert [p.name for p in tmp_path.iterdir()] == ["figures.json"], "nothing else is left"
+
+
+def test_an_engine_is_starved_only_while_there_is_something_to_give(tmp_path: Path) -> None:
+    """64 pictures never fill a batch of 512: that they run out is not the pipeline's fault."""
+    words = (*WORDS, "engine.rate=20", "--parts", "pipeline", "--json", "figures.json")
+    result = launch(*words, cwd=tmp_path, module="bench")
+    assert result.returncode == 0, result
+    details = json.loads((tmp_path / "figures.json").read_text())["pipeline"]["details"]
+    assert details["ending_seconds"] > 2
+    assert sum(details["starved_seconds"].values()) < details["ending_seconds"]
+    assert set(details["starved_seconds"]) == {"first quarter", "middle half", "last quarter"}
+
+
+SLOW_AT_FIRST = """
+import time
+import PIL.Image
+opened = PIL.Image.open
+def open_slowly(*arguments, **options):
+    global slept
+    if "slept" not in globals():
+        slept = time.sleep(9)
+    return opened(*arguments, **options)
+PIL.Image.open = open_slowly
+"""
+
+
+def test_no_worker_is_cold_when_the_clock_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has prepared something before, however many there are: here the first one takes 9 s."""
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow/sitecustomize.py").write_text(SLOW_AT_FIRST)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"), prepend=os.pathsep)
+    words = (*WORDS, "data.workers=20", "--parts", "pipeline", "--json", "figures.json")
+    result = launch(*words, cwd=tmp_path, module="bench")
+    assert result.returncode == 0, result
+    pipeline = json.loads((tmp_path / "figures.json").read_text())["pipeline"]
+    assert pipeline["details"]["workers"] == 20
+    assert pipeline["seconds"] < 9
 
 
 def test_what_seeds_cost(tmp_path: Path) -> None:
