@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from volume import Volume, VolumeUnavailable
+from brought_up import Unavailable
+from volume import Volume
 
 from recaption.run.paths import RunPaths
 from recaption.task.leases import Leases
@@ -24,7 +25,7 @@ READS = 60
 def volume() -> Iterator[Volume]:
     try:
         mounted = Volume.up(2)
-    except VolumeUnavailable as error:
+    except Unavailable as error:
         pytest.skip(str(error))
     with mounted:
         yield mounted

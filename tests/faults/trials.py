@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -360,12 +360,29 @@ def warm() -> None:
     loop.TICK = 0.05
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--forked", type=int, default=180, help="trials forked from here")
-    parser.add_argument("--launched", type=int, default=20, help="trials through launch")
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """What all commands for trials take."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seed", type=int, default=0, help="of the first trial")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    return parser
+
+
+def side_by_side(seeds: Iterable[int], start: Callable[[int], int], jobs: int) -> None:
+    """Have `start` fork a child per seed, and wait for all; so many run at a time."""
+    running: set[int] = set()
+    for seed in seeds:
+        while len(running) >= jobs:
+            running.discard(os.wait()[0])
+        running.add(start(seed))
+    while running:
+        running.discard(os.wait()[0])
+
+
+def main() -> int:
+    parser = parser_of(__doc__)
+    parser.add_argument("--forked", type=int, default=180, help="trials forked from here")
+    parser.add_argument("--launched", type=int, default=20, help="trials through launch")
     parser.add_argument("--folder", type=Path, required=True, help="an empty one to work in")
     options = parser.parse_args()
     folder = options.folder.absolute()
@@ -373,14 +390,12 @@ def main() -> int:
     found = templates(folder)
     warm()
     started = time.monotonic()
-    running: set[int] = set()
     seeds = range(options.seed, options.seed + options.forked + options.launched)
-    for seed in seeds:
-        while len(running) >= options.jobs:
-            running.discard(os.wait()[0])
-        running.add(one(seed, folder, found, launch=seed - options.seed >= options.forked))
-    while running:
-        running.discard(os.wait()[0])
+
+    def start(seed: int) -> int:
+        return one(seed, folder, found, launch=seed - options.seed >= options.forked)
+
+    side_by_side(seeds, start, options.jobs)
     reports = [json.loads((folder / f"{seed}.json").read_text()) for seed in seeds]
     broken = [r for r in reports if "error" in r]
     for report in broken:

@@ -7,7 +7,6 @@ run's. `python tests/faults/two_nodes.py --help` says how to run more.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -19,8 +18,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from trials import Forked, Template, check_run, copy_frozen, templates, warm
-from volume import Volume, VolumeUnavailable
+from brought_up import Unavailable
+from trials import (
+    Forked,
+    Template,
+    check_run,
+    copy_frozen,
+    parser_of,
+    side_by_side,
+    templates,
+    warm,
+)
+from volume import Volume
 
 NODES, SHARDS, SAMPLES = 2, 8, 4
 KILLS = 4
@@ -93,14 +102,12 @@ def one(seed: int, folder: Path, found: list[Template], volume: Volume) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0, help="of the first trial")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     try:
         volume = Volume.up(NODES)
-    except VolumeUnavailable as error:
+    except Unavailable as error:
         print(f"skipped: {error}")
         return 0
     with volume:
@@ -111,14 +118,8 @@ def trials(volume: Volume, count: int, seed: int, jobs: int) -> int:
     started = time.monotonic()
     found = templates(volume.shared, SHARDS, SAMPLES, [NODES])
     warm()
-    running: set[int] = set()
     seeds = range(seed, seed + count)
-    for number in seeds:
-        while len(running) >= jobs:
-            running.discard(os.wait()[0])
-        running.add(one(number, volume.shared, found, volume))
-    while running:
-        running.discard(os.wait()[0])
+    side_by_side(seeds, lambda number: one(number, volume.shared, found, volume), jobs)
     reports = [json.loads((volume.directory / f"{number}.json").read_text()) for number in seeds]
     broken = [report for report in reports if report["error"]]
     for report in broken:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from brought_up import Unavailable
 from drawing import write_shards
 from helpers import captions, launched
-from slurm.lab import Lab, LabUnavailable
-from volume import Volume, VolumeUnavailable
+from slurm.lab import Lab
+from volume import Volume
 
 HERE = Path(__file__).parent
 NODES = 5
@@ -51,7 +52,7 @@ def up(volume: Volume | None, **settings: int | str) -> Lab:
     shared = {} if volume is None else {"shared": str(volume.directory)}
     try:
         return Lab.up(**shared, **settings)
-    except LabUnavailable as error:
+    except Unavailable as error:
         pytest.skip(str(error))
 
 
@@ -60,7 +61,7 @@ def mounted() -> Iterator[Volume]:
     """A network file system for as many nodes as a cluster has here at most."""
     try:
         made = Volume.up(NODES)
-    except VolumeUnavailable as error:
+    except Unavailable as error:
         pytest.skip(str(error))
     with made:
         yield made

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "slurm"
-PORT_TAKEN, CANNOT_INSTALL = 76, 77  # exit codes of up.sh
-TRIES = 8
+from brought_up import SCRIPTS, BroughtUp, brought_up
+
 FOREIGN = ("SLURM_", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "LAB_", "SUBMITIT_")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class LabUnavailable(RuntimeError):
-    """No Slurm can be had on this machine; the message says why."""
-
-
-class Lab:
+class Lab(BroughtUp):
     """A running cluster: nodes node1 .. nodeN; partitions low, low0 (no grace), high (preempts)."""
 
+    scripts = ("up.sh", "down.sh")
+
     def __init__(self, directory: Path, settings: dict[str, str]) -> None:
-        self.directory = directory
         self.settings = settings
         self.conf = directory / "etc" / "slurm.conf"
         clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
         path = f"{clean['PATH']}:{SYSTEM_PATH}" if clean.get("PATH") else SYSTEM_PATH
-        self.env: dict[str, str] = {**clean, "PATH": path, "SLURM_CONF": str(self.conf)}
+        clean["PATH"] = path
+        super().__init__(directory, {**clean, **settings, "LAB_DIR": str(directory)})
+        self.env: dict[str, str] = {**clean, "SLURM_CONF": str(self.conf)}
 
     @classmethod
     def up(cls, **settings: int | str) -> Lab:
@@ -42,53 +36,14 @@ class Lab:
 
         Settings are those of slurm/common.sh in lower case without LAB_: nodes=2, max_array=11,
         and shared=DIRECTORY of a volume.Volume, of which each node then has a view of its own.
+        Raises Unavailable where no Slurm can be had.
         """
-        said = ""
-        for _ in range(TRIES):
-            directory = Path(tempfile.mkdtemp(prefix="rl-", dir="/tmp"))  # short, for its sockets
-            chosen = {"port": random.randrange(15000, 32000, 100), **settings}
-            lab = cls(directory, {f"LAB_{k.upper()}": str(v) for k, v in chosen.items()})
-            done = lab._script("up.sh")
-            if done.returncode == 0:
-                return lab
-            said = (done.stderr.strip() or "up.sh said nothing").splitlines()[-1]
-            lab._script("down.sh", "--wipe")
-            shutil.rmtree(directory, ignore_errors=True)
-            if done.returncode == CANNOT_INSTALL:
-                raise LabUnavailable(said)
-            if done.returncode != PORT_TAKEN or "port" in settings:
-                break
-        raise RuntimeError(said)
 
-    def down(self) -> None:
-        """Ends every job and daemon, and removes the directory."""
-        done = self._script("down.sh", "--wipe")
-        if done.returncode != 0:
-            raise RuntimeError(f"down.sh: {done.stderr.strip()}")
+        def lab(directory: Path, port: int) -> Lab:
+            chosen = {"port": port, **settings}
+            return cls(directory, {f"LAB_{k.upper()}": str(v) for k, v in chosen.items()})
 
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.down()
-
-    def _script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        clean = {k: v for k, v in self.env.items() if k != "SLURM_CONF"}
-        environment = {**clean, **self.settings, "LAB_DIR": str(self.directory)}
-        return subprocess.run(
-            [str(SCRIPTS / name), *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
+        return brought_up(lab, "rl-", ports="port" not in settings)
 
     # Slurm's commands
 
@@ -220,7 +175,7 @@ class Lab:
 
     def start_controller(self) -> None:
         """Starts slurmctld again, and waits until it answers."""
-        done = self._script("up.sh")
+        done = self.script("up.sh")
         if done.returncode != 0:
             raise RuntimeError(f"up.sh: {done.stderr.strip()}")
 

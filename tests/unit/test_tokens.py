@@ -37,7 +37,7 @@ class Family:
     own: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)  # that the tokenizer has to name
     image: str = "<image>"  # counted
-    asked: str = "<image>"  # stands for a picture in a text
+    asked: str = ""  # stands for a picture in a text, where the counted one does not
     others: tuple[str, ...] = ()
 
 
@@ -49,7 +49,6 @@ def qwen(number: str, patch: int, least: int, most: int) -> Family:
         "qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
         {"patch_size": patch, "size": {"shortest_edge": least, "longest_edge": most}},
         image="<|image_pad|>",
-        asked="<|image_pad|>",
         others=("<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
     )
 
@@ -82,7 +81,6 @@ FAMILIES = {
             "video_token": "<video>",
         },
         image="<IMG_CONTEXT>",
-        asked="<IMG_CONTEXT>",
     ),
     "llava-1.6": Family(
         "llava_next.processing_llava_next.LlavaNextProcessor",
@@ -114,7 +112,7 @@ def named(path: str) -> Any:
 
 
 def processor_of(family: Family) -> Any:
-    special = [family.image, family.asked, *family.tokens.values(), *family.others]
+    special = [family.image, *family.tokens.values(), *family.others]
     words = {word: n for n, word in enumerate(dict.fromkeys(["?", *special]))}
     small = Tokenizer(models.WordLevel(words, unk_token="?"))
     small.add_special_tokens(list(words)[1:])
@@ -140,7 +138,7 @@ def tokens(preset: str) -> list[int]:
     found = []
     for size in SIZES:
         picture = capped(Image.new("RGB", size, "teal"), model.max_pixels)
-        made = processor(images=[picture], text=[family.asked], **options)
+        made = processor(images=[picture], text=[family.asked or family.image], **options)
         found.append(int((np.asarray(made["input_ids"][0]) == counted).sum()))
     return found
 
