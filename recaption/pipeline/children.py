@@ -129,6 +129,10 @@ class Pool:
     def vacancies(self) -> int:
         return sum(self.DEPTH - len(w.jobs) for w in self.workers)
 
+    def at_work(self) -> Iterator[Any]:
+        """The tags of all jobs whose results have not come back."""
+        return (tag for worker in self.workers for _, tag in worker.jobs)
+
     def submit(self, job: Any, tag: Any) -> None:
         """Send a job to the least busy worker; its result comes back with `tag`."""
         worker = min(self.workers, key=lambda w: len(w.jobs))

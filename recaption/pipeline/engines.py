@@ -78,6 +78,10 @@ class Engines:
     def in_flight(self) -> int:
         return sum(len(h.in_flight) for h in self.handles)
 
+    def has_suspects(self) -> bool:
+        """Whether a sample with strikes is in flight."""
+        return any(work.strikes for h in self.handles for work in h.in_flight.values())
+
     def facts(self) -> dict[str, Any]:
         return next((h.facts for h in self.handles if h.ready), {})
 

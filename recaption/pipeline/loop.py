@@ -62,7 +62,6 @@ class Pipeline:
         self.alarm = Alarm(spec.config.data.alarm)
         self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
         self.numbers = itertools.count()
-        self.suspected = 0  # samples with strikes and no final state
         self.parked: list[Work] = []  # suspects that wait until more is captioned
         self.parked_at = 0
         self.counts: Counter[str] = Counter()  # samples settled, by state
@@ -109,18 +108,25 @@ class Pipeline:
         if following is None:
             return None
         shard, index = following
-        strikes = shard.strikes.get(index, 0)
-        self.suspected += strikes > 0
-        return Work(next(self.numbers), shard, index, strikes=strikes)
+        return Work(next(self.numbers), shard, index, strikes=shard.strikes.get(index, 0))
 
     def _feed(self) -> None:
         """Fill every engine's window, suspects apart from the others."""
         suspects, ready = self.preparation.suspects, self.preparation.ready
         while suspects and (handle := self.engines.may_take_suspect(suspects[0])):
             self.engines.assign(handle, suspects.popleft())
-        while ready and (handle := self.engines.room(suspects=self.suspected > 0)):
+        suspected = bool(ready) and self._suspected()
+        while ready and (handle := self.engines.room(suspects=suspected)):
             self.engines.assign(handle, ready.popleft())
         self.engines.send()
+
+    def _suspected(self) -> bool:
+        """Whether a sample with strikes is on its way to an engine, or in one.
+
+        Where no engine died and no journal told of strikes, nothing is searched.
+        """
+        possible = self.engines.restarts or any(s.strikes for s in self.open_shards.open)
+        return bool(possible) and (self.preparation.has_suspects() or self.engines.has_suspects())
 
     def _receive(self) -> None:
         publishers = self.open_shards.connections()
@@ -187,7 +193,6 @@ class Pipeline:
             if self.state:
                 continue
             work.strikes += 1
-            self.suspected += work.strikes == 1
             alone = work.strikes > 1 and len(death.in_flight) == 1 and death.proven
             if alone and self._run_works():
                 work.status, work.reason = FAILED, f"alone in an engine that died: {death.reason}"
@@ -195,7 +200,6 @@ class Pipeline:
                 continue
             work.shard.journal.add(work.event("strike"))
             if alone:
-                self.suspected -= 1
                 self.parked.append(work)
                 self.parked_at = self.captioned
             else:
@@ -211,7 +215,6 @@ class Pipeline:
         """Ask parked suspects again once something was captioned, or nothing else is left."""
         idle = self.open_shards.idle() and self.preparation.idle() and not self.engines.in_flight()
         if self.parked and (idle or self.captioned > self.parked_at):
-            self.suspected += len(self.parked)
             self.preparation.retry_queue.extend(self.parked)
             self.parked.clear()
 
@@ -220,7 +223,6 @@ class Pipeline:
             self._settle(work)
 
     def _settle(self, work: Work) -> None:
-        self.suspected -= work.strikes > 0
         self.counts[work.status] += 1
         event = work.event(work.status, work.reason)
         if work.status in (CAPTIONED, FILTERED) and work.captions:

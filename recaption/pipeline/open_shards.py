@@ -67,11 +67,15 @@ class OpenShards:
         self.config, self.context, self.source, self.facts = config, context, source, facts
         self.pool = children.Pool(publisher.main, (context,), 1, float("inf"))
         self.numbers = itertools.count()
-        self.opening = 0
         self.open: list[OpenShard] = []
         self.room = SpoolRoom(config.data.spool_gb)
         self.postponed: tuple[int, InputShard] | None = None  # until others leave it room
         self.found: dict[str, Counter[str]] = {}  # states from earlier attempts, of shards opened
+
+    @property
+    def opening(self) -> bool:
+        """Whether the publisher is at a shard that is not open yet."""
+        return any(isinstance(tag, _Opening) for tag in self.pool.at_work())
 
     def connections(self) -> dict[Connection, children.Worker]:
         return self.pool.connections()
@@ -173,12 +177,10 @@ class OpenShards:
             spool = spool_file(self.config.data.spool)
             path = f"/proc/{os.getpid()}/fd/{spool.fileno()}"
             room = self.room.left(self.open)
-        self.opening += 1
         job = publisher.Open(shard, path, room)
         self.pool.submit(job, _Opening(position, shard, path, spool, room))
 
     def _opened(self, entry: _Opening, result: Any) -> None:
-        self.opening -= 1
         if entry.spool:
             self.room.note(os.fstat(entry.spool.fileno()).st_size)
         if not isinstance(result, publisher.Opened):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -52,8 +53,13 @@ class Preparation:
 
     def idle(self) -> bool:
         """Nothing is being prepared, and nothing waits for it or for an engine."""
-        busy = any(worker.jobs for worker in self.pool.workers)
+        busy = any(self.pool.at_work())
         return not (busy or self.retry_queue or self.ready or self.suspects)
+
+    def has_suspects(self) -> bool:
+        """Whether a sample with strikes is being prepared, or waits for it or for an engine."""
+        chunks = chain([self.retry_queue, self.suspects], self.pool.at_work())
+        return any(work.strikes for chunk in chunks for work in chunk)
 
     def fill(self, fresh: Callable[[], Work | None]) -> None:
         """Keep every worker busy while there is work and room."""

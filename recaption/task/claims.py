@@ -1,15 +1,17 @@
 """Which shard a task takes next: its own slice first, then what nobody else holds.
 
-A task opens shards ahead of need: an idle one may take over those on which no work has begun. An
-attempt that finds a later one of its own task at work (Slurm took its node for lost) gives up.
+A task opens shards before it needs them; an idle task may take over those on which no work has
+begun. An attempt that finds a later attempt of its own task at work (Slurm believed that its node
+was lost) gives up.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from enum import Enum, auto
 from typing import Any
 
 from recaption.pipeline.publisher import Finished
@@ -22,8 +24,20 @@ from recaption.run.tasklog import TaskLog
 from recaption.task.leases import Lease, Leases
 
 SCAN_SECONDS = 1.0
-SCAN_COST = 20  # looking for shards takes at most one part in so many of the time
-STEAL_AHEAD = 2  # shards at once beyond a task's own slice
+SCAN_COST = 20  # looking for shards takes at most 1/20 of the time
+STEAL_AHEAD = 2  # shards beyond a task's own slice that it holds at once
+
+
+class State(Enum):
+    """What a task knows of a shard. One that it knows nothing of counts as DEFERRED."""
+
+    QUEUED = auto()  # to be taken
+    DEFERRED = auto()  # in other hands when it was looked at
+    HELD = auto()  # opened here, before it is needed
+    BEGUN = auto()  # opened here, and its samples are being captioned
+    PUBLISHED = auto()  # finished here
+    ELSEWHERE = auto()  # published by another task
+    FAILED = auto()  # its tries are used up
 
 
 class Claims:
@@ -46,19 +60,22 @@ class Claims:
         self.me = Lease(attempt)
         self.leases = Leases(paths, attempt, settings["lease_seconds"])
         marked = paths.marked()
-        self.own = deque(p for p in submission.slices[task] if self._name(p) not in marked)
-        self.tries: dict[int, int] = {}
-        self.held: set[int] = set()
-        self.begun: set[int] = set()  # of those held
-        self.settled: set[int] = set()
-        self.deferred: list[int] = []  # of the slice, in other hands
+        self.slice = submission.slices[task]
+        self.state = {p: State.QUEUED for p in self.slice if self._name(p) not in marked}
+        self.tries: dict[int, int] = {}  # as recorded in the run, read once per shard
         self.next_scan = 0.0
-        self.nothing_left = False
-        self.finished_one = False
-        self.taken_over: set[int] = set()  # published here, though of no slice of this task
-        self.slice = frozenset(submission.slices[task])
+        self.nothing_left = False  # as the last scan found
         self.superseded = False  # a later attempt of this task is at work
-        self.failures = 0
+
+    @property
+    def failures(self) -> int:
+        """How many shards this task found with no tries left."""
+        return len(self._in(State.FAILED))
+
+    @property
+    def taken_over(self) -> int:
+        """How many shards of other tasks' slices were finished here."""
+        return len(set(self._in(State.PUBLISHED)).difference(self.slice))
 
     def next(self) -> tuple[int, InputShard] | None:
         """A shard to work on and its position in the run; None while there is none."""
@@ -69,33 +86,29 @@ class Claims:
 
     def begin(self, position: int) -> bool:
         """Work on an opened shard starts now; False if another task has taken it over."""
-        if position in self.begun:
+        if self.state[position] is State.BEGUN:
             return True
         lease = self.leases.read(self._name(position))
         taken = lease is not None and not self._is_ours(lease)
         if taken or shared.exists(self.paths.marker(self._name(position))):
-            self.held.discard(position)
-            self.deferred.append(position)
+            self.state[position] = State.DEFERRED
             return False
-        self.begun.add(position)
+        self.state[position] = State.BEGUN
         self.leases.write(self._name(position), begun=True)
         return True
 
     def anything_left(self) -> bool:
         """Whether a shard of the submission (without stealing: of the slice) is unpublished."""
         marked = self.paths.marked()
-        candidates = self.submission.selected if self.steal else self.own
+        candidates = self.submission.selected if self.steal else self._in(State.QUEUED)
         return any(self._name(position) not in marked for position in candidates)
 
     def exhausted(self) -> bool:
         """Whether next() has nothing more, for good."""
-        return not self.own and self.nothing_left
+        return self.nothing_left and not self._in(State.QUEUED)
 
     def published(self, position: int, finished: Finished) -> None:
-        self._let_go(position)
-        self.finished_one = True
-        if position not in self.slice:
-            self.taken_over.add(position)
+        self._let_go(position, State.PUBLISHED)
         name = self._name(position)
         told = {"reasons": finished.reasons, "again": finished.again}
         details = {key: value for key, value in told.items() if value}
@@ -103,7 +116,6 @@ class Claims:
 
     def failed(self, position: int, reason: str) -> None:
         """Record a try at a shard; it is tried again until data.tries are used up."""
-        self._let_go(position)
         name = self._name(position)
         record = self._failure(position)
         record["tries"] += 1
@@ -113,11 +125,8 @@ class Claims:
         publish.replace(path, publish.to_json(record), self.paths.temporary(path, self.attempt))
         self.log.write("failed", shard=name, reason=reason, tries=record["tries"])
         self.tries[position] = record["tries"]
-        if record["tries"] < self.tries_allowed:
-            self.own.append(position)
-            self.settled.discard(position)
-        else:
-            self.failures += 1
+        used_up = record["tries"] >= self.tries_allowed
+        self._let_go(position, State.FAILED if used_up else State.QUEUED)
 
     def states(self, besides: Collection[str]) -> Counter[str]:
         """Samples of the run's published shards by state, but for shards whose names are given."""
@@ -127,34 +136,36 @@ class Claims:
     def heartbeat(self) -> None:
         """Renew this task's leases now and then, but for those that others have taken over."""
         if self.leases.heartbeat_is_due():
-            for position in self.held:
+            for position in self._held():
                 lease = self.leases.read(self._name(position))
                 if lease is None or self._is_ours(lease):
-                    self.leases.write(self._name(position), begun=position in self.begun)
+                    begun = self.state[position] is State.BEGUN
+                    self.leases.write(self._name(position), begun=begun)
 
     def release(self) -> None:
-        """At the end of an attempt: what is unfinished is free for others."""
-        for position in list(self.held):
-            self._let_go(position)
+        """Leave the unfinished shards to others, at the end of an attempt."""
+        for position in self._held():
+            self._let_go(position, State.DEFERRED)
 
     def _own(self) -> int | None:
         """Take the next shard of this task's slice that nobody else has."""
-        while self.own:
-            position = self.own.popleft()
+        for position in self._in(State.QUEUED):
             if self._is_settled(position):
                 continue
             lease = self.leases.read(self._name(position))
             free = lease is None or self._is_ours(lease) or self.leases.is_orphaned(lease)
             if free and self._take(position, lease):
                 return position
-            self.deferred.append(position)
+            self.state[position] = State.DEFERRED
         return None
 
     def _others(self) -> int | None:
         """Take a shard of the submission that nobody works on; looks for one now and then."""
         now = time.monotonic()
-        ahead = len(self.held) <= STEAL_AHEAD and (self.finished_one or not self.held)
-        if self.nothing_left or not ahead or now < self.next_scan:
+        if self.nothing_left or now < self.next_scan:
+            return None
+        held = len(self._held())
+        if held > STEAL_AHEAD or (held and not self._in(State.PUBLISHED)):
             return None
         found = self._scan()
         cost = time.monotonic() - now
@@ -166,11 +177,11 @@ class Claims:
         marked = self.paths.marked()
         undecided = False
         ahead: list[tuple[int, Lease]] = []
-        for position in self._steal_order(marked) if self.steal else self.deferred:
+        for position in self._steal_order(marked) if self.steal else self._in(State.DEFERRED):
             name = self._name(position)
-            if position in self.held or name in marked:
+            if self.state.get(position, State.DEFERRED) is not State.DEFERRED:
                 continue
-            if position in self.settled or self._tries(position) >= self.tries_allowed:
+            if name in marked or self._tries(position) >= self.tries_allowed:
                 continue
             lease = self.leases.read(name)
             if lease is None or self._is_ours(lease) or self.leases.is_dead(name, lease):
@@ -181,11 +192,11 @@ class Claims:
             undecided |= not self.leases.is_alive(name)
             if not lease.begun:
                 ahead.append((position, lease))
-        if self.steal and ahead and not self.held:
+        if self.steal and ahead and not self._held():
             position, lease = ahead[0]
             self._take(position, lease)
             return position
-        self.nothing_left = not undecided and not self.held
+        self.nothing_left = not undecided and not self._held()
         return None
 
     def _steal_order(self, marked: set[str]) -> Iterator[int]:
@@ -200,14 +211,12 @@ class Claims:
 
     def _take(self, position: int, lease: Lease | None) -> bool:
         """Lease a shard, over `lease`; False if somebody else was faster where there was none."""
-        name, begun = self._name(position), not self.held
+        name, begun = self._name(position), not self._held()
         if lease is not None:
             self.leases.write(name, begun=begun)
         elif not self.leases.create(name, begun=begun):
             return False
-        if begun:
-            self.begun.add(position)
-        self.held.add(position)
+        self.state[position] = State.BEGUN if begun else State.HELD
         return True
 
     def _is_ours(self, lease: Lease) -> bool:
@@ -220,14 +229,18 @@ class Claims:
 
     def _is_settled(self, position: int) -> bool:
         """Whether nothing is left to do here for a shard: published, or its tries are used up."""
-        if position in self.settled:
-            return True
         if shared.exists(self.paths.marker(self._name(position))):
-            self.settled.add(position)
+            self.state[position] = State.ELSEWHERE
         elif self._tries(position) >= self.tries_allowed:
-            self.settled.add(position)
-            self.failures += 1
-        return position in self.settled
+            self.state[position] = State.FAILED
+        return self.state[position] is not State.QUEUED
+
+    def _in(self, *states: State) -> list[int]:
+        """The shards in one of some states; those that are queued, in the order to take them."""
+        return [position for position, state in self.state.items() if state in states]
+
+    def _held(self) -> list[int]:
+        return self._in(State.HELD, State.BEGUN)
 
     def _name(self, position: int) -> str:
         return self.run.shards[position].name
@@ -246,9 +259,9 @@ class Claims:
             self.tries[position] = self._failure(position)["tries"]
         return self.tries[position]
 
-    def _let_go(self, position: int) -> None:
+    def _let_go(self, position: int, state: State) -> None:
+        """Give up the lease of a shard that is held; it comes last of those in its new state."""
         self.next_scan = 0.0
-        self.held.discard(position)
-        self.begun.discard(position)
-        self.settled.add(position)
+        self.state.pop(position)
+        self.state[position] = state
         self.leases.drop(self._name(position))

@@ -38,7 +38,7 @@ class Summary:
         rate = (pipeline.settled - self.settled) / (now - self.last or 1.0)
         self.last, self.settled = now, pipeline.settled
         done = len(self.claims.paths.marked() & self.slice)
-        others = len(self.claims.taken_over)
+        others = self.claims.taken_over
         engines = pipeline.engines
         parts = [
             f"{done} of {len(self.slice)} shards",

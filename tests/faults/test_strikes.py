@@ -121,7 +121,7 @@ folder = Path(sys.argv[1])
 words = ["data.shards=x.tar", "data.name=x", "model=tiny", "engine.max_num_seqs=4"]
 config = to_config(compose_config(prepare(words)))
 spec = Spec(config, (config.prompt,), str(model_folder(config.model.path)))
-(folder / "arena").write_bytes(bytes(1 << 16))
+(folder / "memory").write_bytes(bytes(1 << 16))
 children.set_up(spec)
 engines = Engines(spec, [Device(0)], str(folder / "memory"), folder / "engine.log")
 try:
