@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from recaption.config.compose import conf_dir
 from recaption.config.overrides import GROUPS
 from recaption.config.schema import Config
 
+INDENT = " " * 6
 USAGE = """\
 usage: python -m recaption.launch KEY=VALUE … [options]
 
@@ -41,7 +43,6 @@ class Key:
     name: str
     default: str
     doc: str
-    choices: str
 
 
 def launch_help() -> str:
@@ -55,10 +56,8 @@ def launch_help() -> str:
         if head != section:
             section = head
             lines.append(f"\n{head or 'launch'}:")
-        choices = f" ({item.choices})" if item.choices else ""
-        lines.append(
-            f"  {item.name}={item.default:<{max(1, 33 - len(item.name))}} {item.doc}{choices}"
-        )
+        lines.append(f"  {item.name}={item.default}")
+        lines += textwrap.wrap(item.doc, 96, initial_indent=INDENT, subsequent_indent=INDENT)
     return "\n".join(lines) + "\n"
 
 
@@ -75,8 +74,15 @@ def keys(node: type[Any] = Config, prefix: str = "") -> Iterator[Key]:
         if dataclasses.is_dataclass(hints[f.name]):
             yield from keys(typing.cast(type[Any], hints[f.name]), f"{name}.")
         elif f.name != "kind":
-            choices = ", ".join(c for c in f.metadata.get("choices", ()) if c)
-            yield Key(name, _default(f), f.metadata["doc"], choices)
+            yield Key(name, _default(f), _doc(f))
+
+
+def _doc(f: dataclasses.Field[Any]) -> str:
+    """A field's documentation, with its valid values where the text does not name them all."""
+    doc: str = f.metadata["doc"]
+    choices = [choice for choice in f.metadata.get("choices", ()) if choice]
+    told = all(choice in doc for choice in choices)
+    return doc if told else f"{doc} One of {', '.join(choices)}."
 
 
 def _default(f: dataclasses.Field[Any]) -> str:

@@ -12,11 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 def key_rows() -> list[str]:
     """README's table of keys, from the schema."""
-    rows = []
-    for key in keys():
-        choices = f" ({key.choices})" if key.choices else ""
-        rows.append(f"| `{key.name}` | `{key.default}` | {key.doc}{choices} |")
-    return rows
+    return [f"| `{key.name}` | `{key.default}` | {key.doc} |" for key in keys()]
 
 
 def model_rows() -> list[str]:
