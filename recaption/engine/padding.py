@@ -7,10 +7,10 @@ a zero is zero, and it meets a weight of zero.
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
+
+from recaption.engine.families import config_of
 
 VARIABLE = "RECAPTION_PADDED_ENCODER"  # in an engine's processes; 0 in the environment: never
 FITTING = 8
@@ -25,12 +25,12 @@ def padded_width(width: int) -> int:
 
 def wanted(model_path: str | None) -> int | None:
     """The padded inner width of a model's vision encoder; None where nothing is padded."""
-    if model_path is None or os.environ.get(VARIABLE) == "0":
+    if os.environ.get(VARIABLE) == "0":
         return None
+    config = config_of(model_path)
     try:
-        config = json.loads((Path(model_path) / "config.json").read_bytes())
         width = int(config["vision_config"]["intermediate_size"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     fits = config.get("model_type") not in FAMILIES or padded_width(width) == width
     return None if fits else padded_width(width)

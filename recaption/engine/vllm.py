@@ -1,4 +1,4 @@
-"""The only module that imports vLLM (0.25 to 0.32): rendering in workers, AsyncLLM in engines.
+"""Where vLLM (0.25 to 0.33) is met: rendering in workers, AsyncLLM in engines.
 
 Rendering uses vLLM's internals, since its public entry points render on the engine's event loop,
 which starves the GPU. Each picture's id is set as its multimodal hash: without it several
@@ -16,55 +16,42 @@ from typing import Any
 
 import PIL.Image
 import vllm
-from vllm import SamplingParams
+from vllm import SamplingParams, exceptions
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
-from vllm.exceptions import VLLMValidationError
 from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
-from vllm.model_executor.models.idefics3 import Idefics3ProcessingInfo
 from vllm.platforms import current_platform
+from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.renderers.params import ChatParams
 from vllm.renderers.registry import renderer_from_config
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from recaption.engine import bare, padding
+from recaption.engine import bare, families, padding
 from recaption.engine.arguments import arguments_of, request_seed
 from recaption.engine.bare import MARK
 from recaption.engine.base import Caption, Device, Question, Spec
 from recaption.errors import SampleError, TooLong
 
-try:
-    from vllm.inputs import parse_model_prompt
-except ImportError:  # up to 0.26
-    from vllm.renderers.inputs.preprocess import parse_model_prompt
+# What is wrong with a request; since 0.32 it need not be a ValueError, and 0.25 lacks the base class.
+REQUEST_ERRORS = (
+    ValueError,
+    getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError),
+)
 
-REQUEST_ERRORS = (ValueError, VLLMValidationError)  # since 0.32 the one is not the other
-
-CPU_KV_BYTES = 64 << 20
-CPU_BLOCK = 32  # tokens; a short prompt fills none of vLLM's 128, and only full ones are shared
 TEXTS = 64  # kept rendered
-
-_patches_of = Idefics3ProcessingInfo.get_num_patches
-
-
-def _at_least_one_patch(info: Idefics3ProcessingInfo, **picture: Any) -> int:
-    """vLLM 0.25 counts none for a picture that is not split, drops its pixels, and its core dies."""
-    return max(1, int(_patches_of(info, **picture)))
-
-
-Idefics3ProcessingInfo.get_num_patches = _at_least_one_patch
 
 
 def engine_arguments(spec: Spec, tensor_parallel: int, **more: Any) -> AsyncEngineArgs:
     """vLLM's arguments for a run; renderers take one of their own with no parallelism."""
+    families.mend(spec.model_path)
     arguments = arguments_of(spec, tensor_parallel)
     if current_platform.is_cpu():
-        arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": CPU_KV_BYTES}
-        arguments |= {"block_size": CPU_BLOCK, "skip_mm_profiling": True}  # memory is given anyway
-        if tensor_parallel == 1:  # vLLM's choice has the core spin, on a CPU that the model needs
-            arguments["distributed_executor_backend"] = UniProcExecutor
+        from recaption.engine.cpu import cpu_arguments
+
+        arguments |= cpu_arguments(tensor_parallel)
     arguments |= more | spec.config.model.engine
+    if not current_platform.is_cpu():
+        arguments = families.with_compiled_encoder(spec.model_path, arguments)
     return AsyncEngineArgs(**padding.with_width(spec.model_path, arguments))
 
 

@@ -18,7 +18,7 @@ from helpers import launched, markers, rows, started, task_logs, wait_until
 from recaption.engine import leftovers
 from recaption.model.files import model_folder
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1800)]
 
 SHARDS, SAMPLES = 2, 60
 HEADS = {"hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
@@ -74,8 +74,8 @@ def test_a_killed_worker_costs_no_sample_and_leaves_nothing(folder: Path) -> Non
             pids = [pid for pid, command in process.left() if "VLLM::Worker" in command]
             return max(pids, default=None)
 
-        os.kill(wait_until(worker, 400, lambda: task_logs(folder)), signal.SIGKILL)
-        result = process.finish(400)
+        os.kill(wait_until(worker, 800, lambda: task_logs(folder)), signal.SIGKILL)
+        result = process.finish(800)
     assert result.returncode == 0, result.stderr + task_logs(folder)
     idle = "engine.tensor_parallel=2: no engine takes 1 of the 3 GPUs of a task"
     assert idle in result.stderr

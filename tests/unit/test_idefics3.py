@@ -15,12 +15,14 @@ def test_a_picture_that_is_not_split_keeps_its_pixels(
     """vLLM 0.25 cuts the pixel values by this count, which is 0 there."""
     from vllm.model_executor.models.idefics3 import Idefics3ProcessingInfo
 
-    import recaption.engine.vllm as adapter
+    from recaption.engine import idefics3
 
     def count(info: Any, **picture: Any) -> int:
         return counted
 
-    monkeypatch.setattr(adapter, "_patches_of", count)
+    monkeypatch.setattr(idefics3, "_patches_of", count)
+    monkeypatch.setattr(Idefics3ProcessingInfo, "get_num_patches", count)
+    idefics3.install()
     info: Any = SimpleNamespace()
     picture: dict[str, Any] = {"image_width": 64, "image_height": 64, "mm_kwargs": {}}
     found = Idefics3ProcessingInfo.get_num_patches(info, processor=info, **picture)
