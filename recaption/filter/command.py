@@ -10,16 +10,15 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from recaption.cli.arguments import parse
 from recaption.config.schema import FLAGS
-from recaption.errors import RecaptionError, UserError, bad_value
+from recaption.errors import UserError, bad_value
 from recaption.filter.where import Value, Where
-from recaption.run import card, publish, shared
+from recaption.run import card
 from recaption.run import rows as sidecars
 from recaption.run.derive import make_run, parent_record, take_over
-from recaption.run.digest import sha256_of
 from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
@@ -27,6 +26,7 @@ from recaption.run.record import Run, derived, open_run
 from recaption.run.rows import CAPTIONED, FILTERED, read_rows
 from recaption.run.scan import marker, named, scan
 from recaption.run.tasklog import TaskLog
+from recaption.shard.publishing import Files, Rows, publish_shard
 from recaption.shard.rewrite import rewrite_tar
 from recaption.shard.settings import score_columns, settings_of
 
@@ -118,42 +118,32 @@ def values(row: dict[str, Any], names: Sequence[str]) -> dict[str, Value]:
 
 def rewrite_shard(
     parent: RunPaths, paths: RunPaths, new: Run, where: Where, tag: str, name: str
-) -> tuple[str, list[dict[str, Any]]]:
-    """Publish sidecar, tar and marker of one shard without the samples that do not fulfil `where`."""
+) -> tuple[str, Rows]:
+    """Publish one shard without the samples that do not fulfil `where`."""
     settings = settings_of(new)
-    sidecar, tar, target = paths.sidecar(name), paths.tar(name), paths.marker(name)
-    if not shared.exists(sidecar):
+
+    def sidecar(path: Path) -> None:
         made = _filtered(parent, new, name, where)
-        temporary = paths.temporary(sidecar, tag)
-        with publish.disk_errors(temporary), publish.gone_on_error(temporary):
-            sidecars.write_rows(temporary, made, settings.prompts, settings.scores)
-        publish.publish(temporary, sidecar)
-    rows = read_rows(sidecar)
-    temporary = paths.temporary(tar, tag)
-    with (
-        publish.disk_errors(temporary),
-        publish.gone_on_error(temporary),
-        parent.tar(name).open("rb") as source,
-        temporary.open("wb", 1 << 20) as out,
-    ):
-        digest = rewrite_tar(out, source, rows, settings)
-        size = out.tell()
-    if not publish.publish(temporary, tar) and sha256_of(tar) != digest:
-        raise RecaptionError(f"{tar} exists and is not this run's; move it away")
-    record = {
-        **marker(parent, name),
-        "fingerprint": new.fingerprint,
-        "counts": sidecars.count_states(rows),
-        "tar": {"sha256": digest, "size": size},
-        "sidecar": {"sha256": sha256_of(sidecar), "size": shared.size(sidecar)},
-        "filter": new.identity["filter"],
-        "finished": time.time(),
-    }
-    publish.create(target, publish.to_json(record), paths.temporary(target, tag))
-    return name, rows
+        sidecars.write_rows(path, made, settings.prompts, settings.scores)
+
+    def tar(out: BinaryIO, rows: Rows) -> str:
+        with parent.tar(name).open("rb") as source:
+            return rewrite_tar(out, source, rows, settings)
+
+    def record(rows: Rows, files: Files) -> dict[str, Any]:
+        return {
+            **marker(parent, name),
+            "fingerprint": new.fingerprint,
+            "counts": sidecars.count_states(rows),
+            **files,
+            "filter": new.identity["filter"],
+            "finished": time.time(),
+        }
+
+    return name, publish_shard(paths, name, tag, sidecar=sidecar, tar=tar, record=record).rows
 
 
-def _each(job: Any, names: Sequence[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _each(job: Any, names: Sequence[str]) -> Iterator[tuple[str, Rows]]:
     if len(names) <= FEW:
         yield from map(job, names)
         return
@@ -168,7 +158,7 @@ def _loses(parent: RunPaths, run: Run, name: str, where: Where) -> bool:
     return any(row["status"] == CAPTIONED and not where(values(row, names)) for row in rows)
 
 
-def _filtered(parent: RunPaths, run: Run, name: str, where: Where) -> list[dict[str, Any]]:
+def _filtered(parent: RunPaths, run: Run, name: str, where: Where) -> Rows:
     names = [p.name for p in run.prompts]
     rows = read_rows(parent.sidecar(name))
     for row in rows:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from recaption.errors import InputChanged, ShardError
-from recaption.run import publish, shared
+from recaption.run import shared
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
-from recaption.run.rows import count_states, read_rows
+from recaption.run.rows import count_states
 from recaption.run.scan import marker, salvages
 from recaption.shard import source
 from recaption.shard.index import Index, index_shard
+from recaption.shard.publishing import Files, Rows, publish_shard
 from recaption.shard.settings import settings_of
 from recaption.shard.write import Reader, Settings, source_text, write_tar
-
-LARGEST_SPOOL = 1 << 44
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -73,36 +67,29 @@ def _marker(paths: RunPaths, name: str) -> dict[str, Any]:
 
 
 def _published(job: Job, shard: InputShard) -> Rows:
-    parent, paths, name = job.parent, job.paths, shard.name
-    record, settings = _marker(parent, name), settings_of(job.run)
-    sidecar, tar, target = paths.sidecar(name), paths.tar(name), paths.marker(name)
-    publish.share([(parent.sidecar(name), sidecar, paths.temporary(sidecar, job.tag))])
-    if sha256_of(sidecar) != record["sidecar"]["sha256"]:
-        raise ShardError(f"{parent.sidecar(name)} or {sidecar} is damaged; verify {parent.root}")
-    rows = read_rows(sidecar)
-    temporary = paths.temporary(tar, job.tag)
-    with (
-        _opened(shard, job.spool) as file,
-        publish.disk_errors(temporary),
-        publish.gone_on_error(temporary),
-        temporary.open("wb", 1 << 20) as out,
-    ):
-        index = _index(job.run, record, settings, file)
-        _check(file, index, rows, record, settings)
-        digest = write_tar(out, file, index, rows, settings)
-        size = out.tell()
-    if not publish.publish(temporary, tar) and sha256_of(tar) != digest:
-        raise ShardError(f"{tar} exists and is not what the captions make; move it away")
-    made = {
-        **record,
-        "fingerprint": job.run.fingerprint,
-        "counts": count_states(rows),
-        "tar": {"sha256": digest, "size": size},
-        "sidecar": {"sha256": sha256_of(sidecar), "size": shared.size(sidecar)},
-        "finished": time.time(),
-    }
-    publish.create(target, publish.to_json(made), paths.temporary(target, job.tag))
-    return rows
+    parent, name, settings = job.parent, shard.name, settings_of(job.run)
+    was = _marker(parent, name)
+    if sha256_of(parent.sidecar(name)) != was["sidecar"]["sha256"]:
+        raise ShardError(f"{parent.sidecar(name)} is damaged; verify {parent.root}")
+
+    def tar(out: BinaryIO, rows: Rows) -> str:
+        with source.opened(shard.source, shard.size, job.spool) as file:
+            index = _index(job.run, was, settings, file)
+            _check(file, index, rows, was, settings)
+            return write_tar(out, file, index, rows, settings)
+
+    def record(rows: Rows, files: Files) -> dict[str, Any]:
+        return {
+            **was,
+            "fingerprint": job.run.fingerprint,
+            "counts": count_states(rows),
+            **files,
+            "finished": time.time(),
+        }
+
+    return publish_shard(
+        job.paths, name, job.tag, sidecar=parent.sidecar(name), tar=tar, record=record
+    ).rows
 
 
 def _index(run: Run, record: dict[str, Any], settings: Settings, file: BinaryIO) -> Index:
@@ -121,16 +108,3 @@ def _check(
         original = source_text(reader, sample, settings.texts)
         if original.text != row["caption_original"]:
             raise InputChanged(f"input changed: {sample.key} has another original caption")
-
-
-@contextmanager
-def _opened(shard: InputShard, spool: str | None) -> Iterator[BinaryIO]:
-    path = source.local_path(shard.source)
-    if path is not None and not source.needs_spool(shard.source):
-        with Path(path).open("rb") as file:
-            yield file
-        return
-    with source.spool_file(spool, "--spool") as fetched:
-        target = f"/proc/{os.getpid()}/fd/{fetched.fileno()}"
-        source.fetch(shard.source, target, LARGEST_SPOOL, shard.size)
-        yield cast(BinaryIO, fetched)

@@ -6,26 +6,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
 from recaption.engine.parent_death import die_with_task
 from recaption.errors import DiskFull, InputChanged, ShardError
 from recaption.prepare.worker import READY
-from recaption.run import journal, publish, rows, shared
+from recaption.run import journal, rows, shared
 from recaption.run.addresses import public
 from recaption.run.crash import crash_point
-from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
 from recaption.shard import source
 from recaption.shard.index import Index, index_shard
+from recaption.shard.publishing import Files, Rows, publish_shard, whole
 from recaption.shard.text import clean
 from recaption.shard.write import Reader, Settings, source_text, write_tar
 
@@ -136,7 +132,7 @@ def _damaged(context: Context, name: str) -> str:
     sidecar = context.paths.sidecar(name)
     if not shared.exists(sidecar):
         return context.damaged
-    with _whole(sidecar):
+    with whole(sidecar):
         return rows.read_note(sidecar, rows.DAMAGED) or context.damaged_then
 
 
@@ -154,78 +150,68 @@ def limited(index: Index, context: Context) -> Index:
 
 
 def finish(context: Context, job: Finish) -> Finished:
-    """Publish sidecar, tar and marker, in this order; whoever was first with each has decided it."""
+    """Publish a shard; whoever was first with its sidecar, tar and marker has decided each."""
     paths, name = context.paths, job.shard.name
-    marker = paths.marker(name)
-    if shared.exists(marker):
+    if shared.exists(paths.marker(name)):
         _leave(context, name)
         return Finished({}, won=False)
     with open(job.path, "rb") as file:
-        sidecar, damaged = paths.sidecar(name), _damaged(context, name)
-        index = _index(context, file, damaged)
-        if index.digest != job.digest and damaged == context.damaged:
-            raise InputChanged("input changed while its captions were made")
-        history = _history(context, name, index)
-        if not shared.exists(sidecar):
-            _publish_rows(context, job, index, history, file)
-            if (decisive := _damaged(context, name)) != damaged:  # another task was first
-                damaged, index = decisive, _index(context, file, decisive)
-        decided = _decided(sidecar)
-        tar_hash, tar_size = _publish_tar(context, job, index, decided, file)
-    again = rows.no_better([row for row in decided if row["index"] in history.asked])
-    record = {
-        "shard": name,
-        "fingerprint": context.fingerprint,
-        "input": {"url": public(job.shard.url), "size": index.size, "digest": index.digest},
-        "samples": len(decided),
-        "counts": rows.count_states(decided),
-        **({"again": again} if again else {}),
-        "skipped_members": index.skipped,
-        rows.DAMAGED: damaged,
-        **({"damaged": index.damaged} if index.damaged else {}),
-        "tar": {"sha256": tar_hash, "size": tar_size},
-        "sidecar": {"sha256": sha256_of(sidecar), "size": shared.size(sidecar)},
-        "attempt": context.attempt,
-        "finished": time.time(),
-        **job.facts,
-    }
-    temporary = paths.temporary(marker, context.attempt)
-    crash_point("before-marker")
-    won = publish.create(marker, publish.to_json(record), temporary)
-    crash_point("marked")
+        made = _Finishing(context, job, file)
+        published = publish_shard(
+            paths, name, context.attempt, sidecar=made.sidecar, tar=made.tar, record=made.record
+        )
     _leave(context, name)
     crash_point("left")
-    return Finished(record["counts"], won, rows.frequent_reasons(decided), again)
+    record, reasons = published.record, rows.frequent_reasons(published.rows)
+    return Finished(record["counts"], published.won, reasons, record.get("again", {}))
 
 
-def _publish_rows(
-    context: Context, job: Finish, index: Index, history: journal.History, file: BinaryIO
-) -> None:
-    """Make the sidecar from the journals, unless somebody else was first."""
-    paths, settings, notes = context.paths, context.settings, {rows.DAMAGED: context.damaged}
-    made, final = _rows(context, index, history, file), paths.sidecar(job.shard.name)
-    temporary = paths.temporary(final, context.attempt)
-    with publish.disk_errors(final), publish.gone_on_error(temporary):
-        rows.write_rows(temporary, made, settings.prompts, settings.scores, notes)
-    publish.publish(temporary, final)
+class _Finishing:
+    """What a shard is made of: its source, and what the journals say of its samples."""
+
+    def __init__(self, context: Context, job: Finish, file: BinaryIO) -> None:
+        self.context, self.job, self.file = context, job, file
+        self.damaged = _damaged(context, job.shard.name)
+        self.index = _index(context, file, self.damaged)
+        if self.index.digest != job.digest and self.damaged == context.damaged:
+            raise InputChanged("input changed while its captions were made")
+        self.history = _history(context, job.shard.name, self.index)
+
+    def sidecar(self, path: Path) -> None:
+        """Write the rows that the journals make."""
+        settings, notes = self.context.settings, {rows.DAMAGED: self.context.damaged}
+        made = _rows(self.context, self.index, self.history, self.file)
+        rows.write_rows(path, made, settings.prompts, settings.scores, notes)
+
+    def tar(self, out: BinaryIO, decided: Rows) -> str:
+        """Write the shard of the published rows."""
+        decisive = _damaged(self.context, self.job.shard.name)
+        if decisive != self.damaged:  # another task was first
+            self.damaged, self.index = decisive, _index(self.context, self.file, decisive)
+        return write_tar(out, self.file, self.index, decided, self.context.settings)
+
+    def record(self, decided: Rows, files: Files) -> dict[str, Any]:
+        """The marker."""
+        shard, index = self.job.shard, self.index
+        again = rows.no_better([row for row in decided if row["index"] in self.history.asked])
+        return {
+            "shard": shard.name,
+            "fingerprint": self.context.fingerprint,
+            "input": {"url": public(shard.url), "size": index.size, "digest": index.digest},
+            "samples": len(decided),
+            "counts": rows.count_states(decided),
+            **({"again": again} if again else {}),
+            "skipped_members": index.skipped,
+            rows.DAMAGED: self.damaged,
+            **({"damaged": index.damaged} if index.damaged else {}),
+            **files,
+            "attempt": self.context.attempt,
+            "finished": time.time(),
+            **self.job.facts,
+        }
 
 
-def _decided(sidecar: Path) -> list[dict[str, Any]]:
-    with _whole(sidecar):
-        return rows.read_rows(sidecar)
-
-
-@contextmanager
-def _whole(sidecar: Path) -> Iterator[None]:
-    try:
-        yield
-    except pa.ArrowException as e:
-        raise ShardError(f"{sidecar}: not a whole sidecar: {e}") from None
-
-
-def _rows(
-    context: Context, index: Index, history: journal.History, file: BinaryIO
-) -> list[dict[str, Any]]:
+def _rows(context: Context, index: Index, history: journal.History, file: BinaryIO) -> Rows:
     reader = Reader(file)
     made = []
     for i, sample in enumerate(index.samples):
@@ -264,23 +250,6 @@ def _row(event: journal.Event, original: str, settings: Settings) -> dict[str, A
             answer = captions.get(name, nothing)
             row |= {f"{column}_{name}": value for column, value in answer.items()}
     return row
-
-
-def _publish_tar(
-    context: Context, job: Finish, index: Index, decided: list[dict[str, Any]], file: BinaryIO
-) -> tuple[str, int]:
-    final = context.paths.tar(job.shard.name)
-    temporary = context.paths.temporary(final, context.attempt)
-    with (
-        publish.disk_errors(final),
-        publish.gone_on_error(temporary),
-        temporary.open("wb", 1 << 20) as out,
-    ):
-        digest = write_tar(out, file, index, decided, context.settings)
-        size = out.tell()
-    if not publish.publish(temporary, final) and sha256_of(final) != digest:
-        raise ShardError(f"{final.name} exists and is not this run's; move it away")
-    return digest, size
 
 
 def _leave(context: Context, name: str) -> None:

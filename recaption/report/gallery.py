@@ -200,11 +200,10 @@ def _input(sources: Sequence[Source], item: Item, reads: Reads) -> Wanted | str:
         return "its shard is a command's output: --fetch with --allow-pipe runs it"
     if is_incomplete(address):
         return "its URL is not stored whole, since it may hold a secret: --inputs says it"
-    path = local_path(address)
-    if path is None and not reads.fetch:
+    if local_path(address) is None and not reads.fetch:
         return "its shard is remote: --fetch gets it"
     layout = settings_of(source.run).layout
-    return Wanted(address, (), *_reading(source), layout, remote=path is None)
+    return Wanted(address, (), *_reading(source), layout)
 
 
 def _reading(source: Source) -> tuple[tuple[str, ...], Rules]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, BinaryIO, cast
@@ -28,7 +26,6 @@ from recaption.shard.write import Reader
 SIDE = 256  # pixels; the longer side of a copy
 QUALITIES = (74, 35)  # of WebP, tried until a copy is small enough
 LARGEST = 24_000  # bytes of a copy
-LARGEST_SPOOL = 1 << 36
 PROCESSES = 8
 INTERVAL = 1.0  # seconds between two looks for children that take too long
 
@@ -37,14 +34,13 @@ Index = dict[str, Sample]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Pictures of one shard, by key; `path` is a tar, or with `remote` a URL to be fetched."""
+    """Pictures of one shard, by key; `path` is a tar, or where else the shard is read."""
 
     path: str
     keys: tuple[str, ...]
     image_keys: tuple[str, ...]
     rules: Rules
     layout: Layout = STRICT
-    remote: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,23 +116,12 @@ def main(connection: Connection, megabytes: int) -> None:
 
 def _shard(wanted: Wanted, keys: Sequence[str]) -> list[Copy]:
     try:
-        with _opened(wanted) as file:
+        with source.opened(wanted.path) as file:
             index = index_shard(file, wanted.layout, salvage=True)
             samples = {sample.key: sample for sample in index.samples}
             return [_copy(wanted, file, samples, key) for key in keys]
     except (RecaptionError, OSError, MemoryError) as e:
         return [Copy(reason=f"its shard cannot be read: {e}")] * len(keys)
-
-
-@contextmanager
-def _opened(wanted: Wanted) -> Iterator[BinaryIO]:
-    if not wanted.remote and not source.needs_spool(wanted.path):
-        with open(wanted.path, "rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile(dir=source.spool_folder(None)) as spool:
-        source.fetch(wanted.path, f"/proc/self/fd/{spool.fileno()}", LARGEST_SPOOL)
-        yield cast(BinaryIO, spool)
 
 
 def _copy(wanted: Wanted, file: BinaryIO, samples: Index, key: str) -> Copy:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from recaption.errors import InputChanged, ShardError, SpoolFull, TaskError
@@ -22,6 +22,7 @@ from recaption.shard.compression import LONGEST_MAGIC, compression, decompressed
 from recaption.shard.remote import Remote
 
 PIPE = "pipe:"
+LARGEST = 1 << 44  # bytes of a shard that a command spools, which has no bound of its own
 # Runs a command, and ends all of it once this process closes the other end of its stdin, or is gone.
 GUARDED = """exec 3<&0 </dev/null
 { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
@@ -65,6 +66,23 @@ def spool_file(configured: str | None, named: str = "data.spool") -> IO[bytes]:
         return tempfile.TemporaryFile(dir=spool_folder(configured))
     except OSError as e:
         raise TaskError(f"{named}: {e} on {socket.gethostname()}") from None
+
+
+@contextmanager
+def opened(url: str, size: int | None = None, spool: str | None = None) -> Iterator[BinaryIO]:
+    """A shard to be read at will: a local tar as it is, anything else from a file in `spool`.
+
+    That file, by default in the job's own temporary folder, is gone at the end. Raises what `fetch`
+    does, and TaskError where no file can be made.
+    """
+    path = local_path(url)
+    if path is not None and not needs_spool(url):
+        with path.open("rb") as file:
+            yield file
+        return
+    with spool_file(spool, "--spool" if spool else "temporary folder") as spooled:
+        fetch(url, f"/proc/{os.getpid()}/fd/{spooled.fileno()}", LARGEST, size)
+        yield cast(BinaryIO, spooled)
 
 
 def fetch(

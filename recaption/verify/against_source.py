@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
@@ -25,8 +22,6 @@ from recaption.shard.samples import Sample
 from recaption.shard.write import Settings, write_tar
 from recaption.verify.defect import Findings
 
-LARGEST_SPOOL = 1 << 44
-
 
 def check_source(
     paths: RunPaths,
@@ -41,7 +36,7 @@ def check_source(
 ) -> None:
     """Recompute the tar from source and sidecar; `whole` if it is the one its marker describes."""
     try:
-        with _opened(shard.source) as file:
+        with source.opened(shard.source) as file:
             index = index_shard(file, settings.layout, salvage=salvages(record, run))
             samples = index.samples[: run.identity["data.max_samples"]]
             index = replace(index, samples=samples)
@@ -67,18 +62,6 @@ class _Sink:
 
     def write(self, content: bytes) -> int:
         return len(content)
-
-
-@contextmanager
-def _opened(url: str) -> Iterator[BinaryIO]:
-    path = source.local_path(url)
-    if path is not None and not source.needs_spool(url):
-        with path.open("rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile(dir=source.spool_folder(None)) as spool:
-        source.fetch(url, f"/proc/{os.getpid()}/fd/{spool.fileno()}", LARGEST_SPOOL)
-        yield cast(BinaryIO, spool)
 
 
 def _compare_samples(

@@ -177,7 +177,7 @@ def test_what_is_missing_or_wrong_in_a_joined_run(small: Captions, tmp_path: Pat
     (new / ".recaption/shards/odd.json").unlink()
     (new / ".recaption/shards/odd.parquet").unlink()
     result = joined(small.run, tmp_path, code=1)
-    assert "00002.tar exists and is not what the captions make; move it away" in result.stderr
+    assert "00002.tar exists and is not this run's; move it away" in result.stderr
     assert "3 shards joined" in result.stdout
     (new / "00002.tar").unlink()
     joined(small.run, tmp_path)

@@ -15,7 +15,7 @@ import pytest
 from drawing import EXTENSIONS, Sample, draw_samples, write_shard
 from helpers import Completed, Members, launch, launched, read_shard, refused
 
-from recaption.pipeline.publisher import sha256_of
+from recaption.run.digest import sha256_of
 from recaption.verify import main as verify_command
 
 META = ".recaption"

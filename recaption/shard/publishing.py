@@ -1,0 +1,101 @@
+"""How a finished shard appears in its run: sidecar, then tar, then marker, each whole and once.
+
+Whoever is first with one of them has decided it, and the others go on from there. The marker comes
+last, since its presence says that the shard is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from recaption.errors import ShardError
+from recaption.run import publish, shared
+from recaption.run.crash import crash_point
+from recaption.run.digest import sha256_of
+from recaption.run.paths import RunPaths
+from recaption.run.rows import read_rows
+
+Rows = list[dict[str, Any]]
+Files = dict[str, dict[str, Any]]  # "tar" and "sidecar" of a marker: hash and size of each
+
+
+@dataclass(frozen=True)
+class Published:
+    """A shard that is published: what decided it."""
+
+    rows: Rows
+    record: dict[str, Any]  # the marker that this call made, or would have made
+    won: bool  # this call made the marker
+
+
+def publish_shard(
+    paths: RunPaths,
+    name: str,
+    tag: str,
+    *,
+    sidecar: Path | Callable[[Path], object],
+    tar: Callable[[BinaryIO, Rows], str],
+    record: Callable[[Rows, Files], dict[str, Any]],
+) -> Published:
+    """Publish a shard under names that `tag` makes temporary ones of.
+
+    `sidecar` is a finished one, which is linked, or writes one to the path that it is given; `tar`
+    writes the shard of the published rows and returns its sha256; `record` makes the marker.
+    Raises ShardError for a tar or a linked sidecar that is there already and is another one.
+    """
+    place, target = paths.sidecar(name), paths.marker(name)
+    _publish_sidecar(place, paths.temporary(place, tag), sidecar)
+    with whole(place):
+        rows = read_rows(place)
+    made = _publish_tar(paths.tar(name), paths.temporary(paths.tar(name), tag), tar, rows)
+    files = {"tar": made, "sidecar": {"sha256": sha256_of(place), "size": shared.size(place)}}
+    content = record(rows, files)
+    crash_point("before-marker")
+    won = publish.create(target, publish.to_json(content), paths.temporary(target, tag))
+    crash_point("marked")
+    return Published(rows, content, won)
+
+
+@contextmanager
+def whole(sidecar: Path) -> Iterator[None]:
+    """Turn what reading a damaged sidecar raises into ShardError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowException as e:
+        raise ShardError(f"{sidecar}: not a whole sidecar: {e}") from None
+
+
+def _publish_sidecar(final: Path, temporary: Path, source: Path | Callable[[Path], object]) -> None:
+    if isinstance(source, Path):
+        publish.share([(source, final, temporary)])
+        if sha256_of(source) != sha256_of(final):
+            raise _foreign(final)
+    elif not shared.exists(final):
+        with publish.disk_errors(final), publish.gone_on_error(temporary):
+            source(temporary)
+        publish.publish(temporary, final)
+
+
+def _publish_tar(
+    final: Path, temporary: Path, write: Callable[[BinaryIO, Rows], str], rows: Rows
+) -> dict[str, Any]:
+    with (
+        publish.disk_errors(final),
+        publish.gone_on_error(temporary),
+        temporary.open("wb", 1 << 20) as out,
+    ):
+        digest = write(out, rows)
+        size = out.tell()
+    if not publish.publish(temporary, final) and sha256_of(final) != digest:
+        raise _foreign(final)
+    return {"sha256": digest, "size": size}
+
+
+def _foreign(path: Path) -> ShardError:
+    return ShardError(f"{path} exists and is not this run's; move it away")
