@@ -26,11 +26,11 @@ from recaption.errors import TaskError
 from recaption.launch.freeze import freeze
 from recaption.launch.plan import inputs
 from recaption.model.files import model_folder
-from recaption.pipeline import children
 from recaption.pipeline.engines import Death
 from recaption.pipeline.loop import Pipeline
 from recaption.pipeline.publisher import Finished
 from recaption.pipeline.work import OpenShard, Work
+from recaption.prepare import children
 from recaption.run.journal import Journal
 from recaption.run.record import InputShard, Run, plain_config
 from recaption.shard.index import index_shard

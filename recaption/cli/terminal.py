@@ -24,6 +24,16 @@ def has_colours(stream: TextIO) -> bool:
     return is_live(stream) and not os.environ.get("NO_COLOR")
 
 
+class Style:
+    """Marks text with ANSI colours, or not."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.on = has_colours(stream)
+
+    def __call__(self, text: str, *codes: str) -> str:
+        return f"\033[{';'.join(codes)}m{text}\033[0m" if self.on and codes else text
+
+
 class Progress:
     """Says on stderr how many of `total` are done: a bar, or a line every LINE_SECONDS."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from recaption.cli.terminal import Style
 from recaption.config import overrides
 from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config
@@ -24,7 +25,6 @@ from recaption.launch.options import Options, parse
 from recaption.launch.plan import inputs, select
 from recaption.run.record import InputShard
 from recaption.shard.patterns import Patterns
-from recaption.status.screen import Style
 
 WAIT = 120.0
 COLOURS = {OK: "32", WARN: "33", FAIL: "31"}

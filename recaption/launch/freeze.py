@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from recaption.model.hub import at_commit
 from recaption.prepare.score import pin_scorers
 from recaption.run import shared
 from recaption.run.addresses import public, published
-from recaption.run.folders import group_number, make_folders
+from recaption.run.creation import create, refuse_foreign
+from recaption.run.folders import group_number
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
 from recaption.run.kept import keep_template
 from recaption.run.mistaken import refuse_mistaken
 from recaption.run.paths import RunPaths, stem
-from recaption.run.record import RULES, InputShard, Run, read_run, write_run
+from recaption.run.record import RULES, InputShard, Run, read_run
 from recaption.versions import versions
 
 
@@ -87,7 +87,7 @@ def freeze(
     )
     if not there and not shared.exists(paths.run_json):
         if not write:
-            _refuse_foreign(paths)
+            refuse_foreign(paths)
             return paths, run
         if create(paths, run, config.output.group):
             keep_template(paths, covered, config.model.chat_template)
@@ -97,21 +97,6 @@ def freeze(
     if write:
         keep_template(paths, frozen.identity, config.model.chat_template)
     return paths, frozen
-
-
-def create(paths: RunPaths, run: Run, group: str | None = None) -> bool:
-    """Make a run directory; False if it became one in the meantime.
-
-    Raises UserError when it holds foreign tars or cannot be written.
-    """
-    _refuse_foreign(paths)
-    try:
-        paths.root.parent.mkdir(parents=True, exist_ok=True)
-        make_folders(paths, group)
-        return write_run(paths, run, uuid.uuid4().hex)
-    except OSError as e:
-        reason = f"cannot be written: {e.strerror or e}"
-        raise bad_value("output.dir", paths.root, reason) from None
 
 
 def refuse_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:
@@ -161,16 +146,3 @@ def _refuse_long_names(paths: RunPaths, shards: list[InputShard]) -> None:
                 f"data.shards: {shard.url}: its name has {length} bytes, and in {paths.root} there is "
                 f"room for {most} (file names there have an end of ours); give it a shorter one"
             )
-
-
-def _refuse_foreign(paths: RunPaths) -> None:
-    try:
-        names = os.listdir(paths.root)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        raise bad_value("output.dir", paths.root, f"cannot be used: {e.strerror}") from None
-    tars = sorted(n for n in names if n.endswith(".tar"))
-    if tars:
-        reason = f"holds {tars[0]} but is not a run of recaption; choose another folder"
-        raise bad_value("output.dir", paths.root, reason)

@@ -24,8 +24,8 @@ from recaption.engine import leftovers
 from recaption.engine.base import Device, Spec
 from recaption.engine.cause import with_cause
 from recaption.errors import TaskError
-from recaption.pipeline import children
 from recaption.pipeline.work import Work
+from recaption.prepare import children
 
 SUSPECT_WINDOW = 4
 STOP_SECONDS = 10.0

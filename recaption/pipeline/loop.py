@@ -15,7 +15,6 @@ from typing import Any, cast
 from recaption.engine.base import Caption, Device, Spec
 from recaption.engine.modules import own_modules
 from recaption.errors import TaskError
-from recaption.pipeline import children
 from recaption.pipeline.alarm import Alarm
 from recaption.pipeline.engines import Death, EngineHandle, Engines
 from recaption.pipeline.open_shards import OpenShards, Source
@@ -23,6 +22,7 @@ from recaption.pipeline.preparation import CHUNK, Preparation
 from recaption.pipeline.publisher import Context
 from recaption.pipeline.quality_gate import QualityGate
 from recaption.pipeline.work import Work
+from recaption.prepare import children
 from recaption.run.rows import CAPTIONED, FAILED, FILTERED
 
 TRIES = 2  # of one request that the engine answers with an error

@@ -12,11 +12,10 @@ from typing import Any
 from recaption.engine.base import Spec
 from recaption.engine.devices import cpus
 from recaption.errors import TaskError
-from recaption.pipeline import children
 from recaption.pipeline.shared_memory import SharedMemory
 from recaption.pipeline.stages import stages_of
 from recaption.pipeline.work import Work
-from recaption.prepare import worker
+from recaption.prepare import children, worker
 from recaption.prepare.worker import Descriptor, Prepared
 from recaption.run.rows import REJECTED
 

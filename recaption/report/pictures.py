@@ -15,7 +15,7 @@ import PIL.Image
 from recaption.config.schema import Image as Rules
 from recaption.engine.parent_death import die_with_parent
 from recaption.errors import InputChanged, RecaptionError, SampleError, TaskError
-from recaption.pipeline import children
+from recaption.prepare import children
 from recaption.prepare.picture import decode
 from recaption.prepare.worker import READY, limit_memory
 from recaption.shard import source

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from recaption.errors import TaskError, UserError
-from recaption.launch.freeze import create
 from recaption.run import publish, shared
 from recaption.run.card import licence
+from recaption.run.creation import create
 from recaption.run.journal import Event, Journal
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_run

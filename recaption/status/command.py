@@ -7,11 +7,11 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from recaption.cli.terminal import is_live
+from recaption.cli.terminal import Style, is_live
 from recaption.errors import UserError, bad_choice
 from recaption.run.record import open_run
 from recaption.status.overview import NEEDS_RETRY, Overview, overview
-from recaption.status.screen import Style, render
+from recaption.status.screen import render
 
 CLEAR = "\033[H\033[2J\033[3J"
 INTERVAL = 2.0  # seconds between two looks, on a terminal

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TextIO
 
 from recaption.cli.tasks import BAD, DONE, HELD, RUNNING, Task
-from recaption.cli.terminal import has_colours
+from recaption.cli.terminal import Style
 from recaption.run.rows import STATES
 from recaption.status.overview import COMPLETE, NEEDS_RETRY, Overview, age
 
@@ -14,16 +13,6 @@ RED, GREEN, BOLD, DIM = "31", "32", "1", "2"
 BAR = 30
 SHOWN_TASKS = 16
 SHOWN_REASONS = 5
-
-
-class Style:
-    """Marks text with ANSI colours, or not."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.on = has_colours(stream)
-
-    def __call__(self, text: str, *codes: str) -> str:
-        return f"\033[{';'.join(codes)}m{text}\033[0m" if self.on and codes else text
 
 
 def render(seen: Overview, style: Style) -> str:

@@ -13,14 +13,13 @@ from functools import partial
 from typing import Any
 
 from recaption.cli.arguments import parse
-from recaption.cli.terminal import Progress
+from recaption.cli.terminal import Progress, Style
 from recaption.errors import UserError, bad_choice
 from recaption.run.brace_patterns import open_clip_command
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
 from recaption.shard.located import readable
-from recaption.status.screen import Style
 from recaption.verify.defect import Defect, Findings
 from recaption.verify.folder import check_folder
 from recaption.verify.loaders import FAIL, Loaded, check_loaders

@@ -114,7 +114,7 @@ from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
 from recaption.engine.base import Device, Spec
 from recaption.model.files import model_folder
-from recaption.pipeline import children
+from recaption.prepare import children
 from recaption.pipeline.engines import Engines
 
 folder = Path(sys.argv[1])

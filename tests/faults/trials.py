@@ -33,7 +33,8 @@ from processes import children_of, in_folder, in_session, wait_gone
 from tars import plain_members, write_tar
 
 from recaption.engine import parent_death
-from recaption.pipeline import children, loop
+from recaption.pipeline import loop
+from recaption.prepare import children
 from recaption.run import crash
 from recaption.run.paths import RunPaths
 from recaption.task import attempt as task

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 import pytest
 
 from recaption.errors import TaskError
-from recaption.pipeline.children import Pool
+from recaption.prepare.children import Pool
 
 
 def dies(connection: Connection) -> None:
