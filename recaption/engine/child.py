@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Coroutine
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from recaption.engine import leftovers
@@ -30,6 +31,7 @@ from recaption.engine.orphan import lock_bars_by_thread
 from recaption.engine.parent_death import VARIABLE, die_with_task, guard_group
 from recaption.engine.payload import unpack
 from recaption.errors import SampleError
+from recaption.run import shared
 
 PULSES = 4  # within the time after which silence counts as death
 SLOWEST_PULSE = 10.0  # seconds
@@ -58,7 +60,7 @@ def main(connection: Connection, spec: Spec, device: Device, memory: str, log: s
     os.environ[VARIABLE] = "1"
     lock_bars_by_thread()
     if log:
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        fd = shared.appended(Path(log))
         os.dup2(fd, 1)
         os.dup2(fd, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

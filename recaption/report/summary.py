@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +10,7 @@ from recaption.report.runs import Column, Source
 from recaption.report.statistics import Statistics
 from recaption.report.throughput import throughput
 from recaption.run.record import read_submission, submission_numbers
-from recaption.run.rows import STATES
+from recaption.run.rows import STATES, without_numbers
 
 FREQUENT = 20  # reasons
 LONGEST_PROMPT = 8000
@@ -73,7 +72,7 @@ def _reasons(source: Source) -> list[dict[str, Any]]:
     """The most frequent reasons: those of whole shards, then those of samples."""
     shards: dict[str, list[Any]] = {}
     for name, record in source.state.failed.items():
-        kind = re.sub(r"\d+(\.\d+)?", "N", record["reason"])
+        kind = without_numbers(record["reason"])
         shards.setdefault(kind, [0, name, record["reason"]])[0] += 1
     samples: dict[str, list[Any]] = {}
     for name, reasons in source.state.reasons.items():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 
 from recaption.errors import bad_value
+from recaption.run import shared
 from recaption.run.folders import make_folders
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, write_run
@@ -29,7 +29,7 @@ def create(paths: RunPaths, run: Run, group: str | None = None) -> bool:
 def refuse_foreign(paths: RunPaths) -> None:
     """Raise UserError for a folder that is no run and holds tars, or cannot be read."""
     try:
-        names = os.listdir(paths.root)
+        names = shared.names(paths.root)
     except FileNotFoundError:
         return
     except OSError as e:

@@ -38,7 +38,7 @@ class Journal:
         self.path = path
         self.buffer: list[Event] = [{**header, "created": time.time()}]
         with disk_errors(path):
-            self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+            self.fd = shared.appended(path, new=True)
         self.compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
 
     def add(self, event: Event) -> None:

@@ -211,12 +211,11 @@ def _persistently(attempt: Callable[[], T]) -> T:
 
 
 def _write(path: Path, content: bytes, *, sync: bool = False) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    with open(fd, "wb") as file:
+    with path.open("wb") as file:
         file.write(content)
         if sync:
             file.flush()
-            os.fsync(fd)
+            os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

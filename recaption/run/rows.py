@@ -109,9 +109,13 @@ def no_better(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 def kind_of(status: str, reason: str) -> str:
-    """A state with its reason, whose numbers become N, so that those of one kind count together."""
-    kind = NUMBER.sub(lambda m: m["field"] or "N", reason)
-    return f"{status}: {kind[:REASON_LENGTH]}"
+    """A state with its reason without numbers."""
+    return f"{status}: {without_numbers(reason)[:REASON_LENGTH]}"
+
+
+def without_numbers(reason: str) -> str:
+    """A reason whose numbers become N, so that those of one kind count together."""
+    return NUMBER.sub(lambda m: m["field"] or "N", reason)
 
 
 def count_states(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

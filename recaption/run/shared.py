@@ -93,6 +93,15 @@ def names(folder: Path) -> list[str]:
     return patiently(lambda: os.listdir(folder))
 
 
+def appended(path: Path, *, new: bool = False) -> int:
+    """A descriptor that adds at a file's end; who else may read the file is up to the umask.
+
+    Raises FileExistsError where the file was to be `new` and is there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_EXCL if new else 0)
+    return os.open(path, flags, 0o666)
+
+
 def remove(path: Path) -> None:
     """Remove a file, if nobody else was faster."""
     try:

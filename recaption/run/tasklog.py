@@ -28,7 +28,7 @@ class TaskLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         with disk_errors(path):
-            self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self.fd = shared.appended(path)
         self.started = self.last_heartbeat = time.monotonic()
         self.had_first = False
         self.mend = ""  # ends a line that a full disk cut

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import posixpath
 import sys
 import time
@@ -15,10 +14,9 @@ from typing import Any, BinaryIO, TypeVar
 from recaption.errors import InputChanged, ShardError, UserError, bad_value
 from recaption.run.names import is_tar
 from recaption.shard.compression import CHUNK
+from recaption.shard.retrying import retried, said
 
 T = TypeVar("T")
-BACKOFF = 0.2  # seconds before the first retry, twice as long before each further one
-LONGEST_PAUSE = 30.0
 OUTAGE_SECONDS = 900.0  # that a store which has answered may be away
 STRANGER_SECONDS = 30.0  # that one which has never answered this process may be
 SAID_SECONDS = 3.0  # of a pause before which it is said
@@ -104,7 +102,7 @@ def asked(question: Callable[[], T], url: str, what: str = "data.shards") -> T:
     try:
         return question()
     except Exception as e:  # noqa: BLE001 - every remote library has its own errors
-        raise bad_value(what, url, reason(url, e) or f"cannot be reached: {_said(e)}") from None
+        raise bad_value(what, url, reason(url, e) or f"cannot be reached: {said(e)}") from None
 
 
 def reason(url: str, error: BaseException) -> str:
@@ -116,7 +114,7 @@ def reason(url: str, error: BaseException) -> str:
             "no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
     if isinstance(error, PermissionError):
-        return f"access denied: {_said(error)}"
+        return f"access denied: {said(error)}"
     if isinstance(error, FileNotFoundError):
         if hub:
             return "no such repository, revision or file, or no access to it (HF_TOKEN)"
@@ -202,35 +200,30 @@ class Remote:
 
     def _retried(self, action: Callable[[], T]) -> T:
         """Do it again, after growing pauses, as long as the store may be away."""
-        began, said = time.monotonic(), False
-        for attempt in itertools.count():
-            try:
-                result = action()
-            except ShardError:
-                raise
-            except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
-                self._close()
-                self.ranges = self.ranges and "range requests" not in str(e)
-                status = _status(e)
-                if status:
-                    _answered.add(self.host)
-                final = "" if self.http else reason(self.url, e)
-                limit = self._patience(e)
-                left = began + limit - time.monotonic()
-                if left <= 0 or final or not _may_pass(status):
-                    what = final or (f"HTTP status {status}" if status else _said(e))
-                    raise ShardError(f"cannot be read from byte {self.position}: {what}") from None
-                pause = min(BACKOFF * 2 ** min(attempt, 20), LONGEST_PAUSE, left)
-                if pause >= SAID_SECONDS and not said:
-                    said = True
-                    why = f"HTTP status {status}" if status else type(e).__name__
-                    text = f"{self.host} cannot be read ({why}); it is asked again for {limit:g} s"
-                    print(f"recaption: {text}", file=sys.stderr, flush=True)
-                time.sleep(pause)
-            else:
+        began = time.monotonic()
+
+        def failed(error: Exception, _: int, due: float) -> float:
+            self._close()
+            self.ranges = self.ranges and "range requests" not in str(error)
+            status = _status(error)
+            if status:
                 _answered.add(self.host)
-                return result
-        raise AssertionError
+            final = "" if self.http else reason(self.url, error)
+            limit = self._patience(error)
+            left = began + limit - time.monotonic()
+            if left <= 0 or final or not _may_pass(status):
+                what = final or (f"HTTP status {status}" if status else said(error))
+                raise ShardError(f"cannot be read from byte {self.position}: {what}") from None
+            pause = min(due, left)
+            if pause >= SAID_SECONDS > due / 2:  # once, since pauses double
+                why = f"HTTP status {status}" if status else type(error).__name__
+                text = f"{self.host} cannot be read ({why}); it is asked again for {limit:g} s"
+                print(f"recaption: {text}", file=sys.stderr, flush=True)
+            return pause
+
+        result = retried(action, failed)
+        _answered.add(self.host)
+        return result
 
     def _patience(self, error: Exception) -> float:
         """How long this failure may last: long only where it may be an outage."""
@@ -265,10 +258,6 @@ def _is_http(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _listed(files: Any, folder: str, wanted: Sequence[str]) -> dict[str, int] | None:
     """Sizes of everything in a folder by URL; None where it may not be listed."""
     scheme = folder.split("://")[0]
@@ -277,7 +266,7 @@ def _listed(files: Any, folder: str, wanted: Sequence[str]) -> dict[str, int] | 
     except PermissionError:
         return None
     except Exception as e:  # noqa: BLE001 - as in asked
-        why = reason(folder, e) or f"cannot be reached: {_said(e)}"
+        why = reason(folder, e) or f"cannot be reached: {said(e)}"
         raise bad_value("data.shards", wanted[0], why) from None
     return {f"{scheme}://{e['name']}": e["size"] for e in entries if e["type"] == "file"}
 

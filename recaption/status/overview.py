@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from recaption.cli.tasks import HELD, LIVE, PENDING, UNKNOWN, Task, read_submissions, tasks_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
-from recaption.run.rows import STATES
+from recaption.run.rows import STATES, without_numbers
 from recaption.run.scan import RunState, TaskState, scan
 
 COMPLETE, RUNNING, WAITING, NEEDS_RETRY = "complete", "running", "waiting", "needs retry"
@@ -157,7 +156,7 @@ def _reasons(paths: RunPaths, state: RunState, tasks: list[Task]) -> list[Reason
     logs = {f"{t.submission}-{t.task}": t.log for t in tasks}
     shards: dict[str, list[Any]] = {}
     for name, record in state.failed.items():
-        kind = re.sub(r"\d+(\.\d+)?", "N", record["reason"])
+        kind = without_numbers(record["reason"])
         log = logs.get(record.get("label", ""), str(paths.failure(name)))
         shards.setdefault(kind, [0, name, log, record["reason"]])[0] += 1
     samples: dict[str, list[Any]] = {}

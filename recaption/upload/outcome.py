@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,10 +11,10 @@ from tqdm import tqdm
 
 from recaption.cli.terminal import is_live
 from recaption.errors import RecaptionError
+from recaption.shard.retrying import retried, said
 
 T = TypeVar("T")
 RETRIES = 3
-BACKOFF = 0.5  # seconds before the first retry, twice as long before each further one
 FAILURES = 8  # after so many the rest is not tried
 
 
@@ -49,16 +48,12 @@ def tried(action: Callable[[], T], final: Callable[[BaseException], str]) -> T:
 
     `final` says why it may not, or nothing. Raises RecaptionError in the end.
     """
-    for attempt in range(RETRIES + 1):
-        try:
-            return action()
-        except RecaptionError:
-            raise
-        except Exception as e:  # noqa: BLE001 - every remote library has its own network errors
-            said = " ".join(str(e).split()) or type(e).__name__
-            why = final(e)
-            if why or attempt == RETRIES:
-                times = "" if why else f" ({RETRIES + 1} times)"
-                raise RecaptionError(f"{why or said}{times}") from None
-            time.sleep(BACKOFF * 2**attempt)
-    raise AssertionError
+
+    def failed(error: Exception, count: int, pause: float) -> float:
+        if why := final(error):
+            raise RecaptionError(why) from None
+        if count > RETRIES:
+            raise RecaptionError(f"{said(error)} ({count} times)") from None
+        return pause
+
+    return retried(action, failed)

@@ -19,7 +19,7 @@ from helpers import launch, launched, refused, rows
 from tars import plain_members, tar_bytes
 
 from recaption.errors import ShardError
-from recaption.shard import remote, source
+from recaption.shard import remote, retrying, source
 from recaption.shard.compression import decompressed
 
 # fsspec leaves the connections of broken answers to the garbage collector.
@@ -209,7 +209,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Site], str]]:
-    monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(remote, "OUTAGE_SECONDS", 0.3)
     servers = []
 

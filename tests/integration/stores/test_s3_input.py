@@ -15,7 +15,7 @@ from stores import S3
 from tars import plain_members, tar_bytes
 
 from recaption.errors import InputChanged, ShardError
-from recaption.shard import remote, source
+from recaption.shard import remote, retrying, source
 from recaption.shard.patterns import Patterns, expand
 
 Launch = Callable[..., Completed]
@@ -24,7 +24,7 @@ NOISE = random.Random(5).randbytes(40_000_000)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(remote, "OUTAGE_SECONDS", 2.0)
 
 

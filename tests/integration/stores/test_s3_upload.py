@@ -15,6 +15,7 @@ from helpers import Completed, Made, files_of, launch, launched, refused
 from stores import S3
 
 from recaption.__main__ import run as run_command
+from recaption.shard import retrying
 from recaption.upload import command, outcome
 from recaption.upload import s3 as uploading
 
@@ -32,7 +33,7 @@ def run(made: Made, tmp_path: Path) -> Path:
 @pytest.fixture
 def upload(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Upload:
     """The command within this process."""
-    monkeypatch.setattr(outcome, "BACKOFF", 0.001)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.001)
 
     def upload(*words: str) -> Completed:
         monkeypatch.setattr(sys, "argv", ["upload", *map(str, words)])
