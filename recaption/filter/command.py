@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from recaption.cli.arguments import parse
+from recaption.cli.processes import each
 from recaption.config.schema import FLAGS
 from recaption.errors import UserError, bad_value
 from recaption.filter.where import Value, Where
@@ -30,8 +28,6 @@ from recaption.shard.publishing import Files, Rows, publish_shard
 from recaption.shard.rewrite import rewrite_tar
 from recaption.shard.settings import score_columns, settings_of
 
-PROCESSES = 8
-FEW = 4  # shards that are not worth starting processes for
 TEXTS = ("key", "caption", "caption_original", "finish_reason", "flags", "attempt", "image_hash")
 NUMBERS = ("index", "tokens", "width", "height", "tries", "strikes")
 
@@ -76,7 +72,7 @@ def main(arguments: list[str]) -> int:
     take_over(parent, state, paths, new, sorted(set(todo) - set(changed)))
     log = TaskLog(paths.inherited_log(tag))
     job = partial(rewrite_shard, parent, paths, new, where, tag)
-    for name, rows in _each(job, changed):
+    for name, rows in each(job, changed):
         counts, reasons = sidecars.count_states(rows), sidecars.frequent_reasons(rows)
         log.write("published", shard=name, counts=counts, won=True, reasons=reasons)
     log.close()
@@ -141,15 +137,6 @@ def rewrite_shard(
         }
 
     return name, publish_shard(paths, name, tag, sidecar=sidecar, tar=tar, record=record).rows
-
-
-def _each(job: Any, names: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-    if len(names) <= FEW:
-        yield from map(job, names)
-        return
-    processes = min(PROCESSES, len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        yield from pool.map(job, names)
 
 
 def _loses(parent: RunPaths, run: Run, name: str, where: Where) -> bool:

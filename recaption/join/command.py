@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
 from recaption.cli.arguments import parse
+from recaption.cli.processes import each
 from recaption.cli.terminal import is_live
 from recaption.errors import TaskError, UserError, bad_value
 from recaption.join.shard import Job, Joined, join_shard, whole
@@ -29,8 +27,6 @@ from recaption.run.tasklog import TaskLog
 from recaption.shard.located import readable
 from recaption.shard.source import spool_file
 
-PROCESSES = 8
-FEW = 4  # shards that are not worth starting processes for
 SHOWN = 10
 
 HELP = """\
@@ -77,7 +73,7 @@ def main(arguments: list[str]) -> int:
     marked = {name for name in paths.marked() & state.done.keys() if whole(paths, name)}
     todo = [s for s in sources if s.name in state.done and s.name not in marked]
     log, failed = TaskLog(paths.inherited_log(tag)), []
-    for result in _each(partial(join_shard, Job(parent, paths, new, spool, tag)), todo):
+    for result in _each(Job(parent, paths, new, spool, tag), todo):
         if result.error:
             failed.append(result)
             continue
@@ -101,20 +97,13 @@ def joined(parent: RunPaths, run: Run) -> Run:
     return derived(run, covered, parent_record(parent, run, {"command": "join"}))
 
 
-def _each(job: partial[Joined], shards: Sequence[InputShard]) -> Iterator[Joined]:
+def _each(job: Job, shards: Sequence[InputShard]) -> Iterator[Joined]:
     """Results in order, with a bar on a terminal."""
-    processes = min(PROCESSES, len(os.sched_getaffinity(0)))
     bar = tqdm(total=len(shards), unit="shard", disable=not is_live(sys.stderr), leave=False)
     with bar:
-        if len(shards) <= FEW or processes == 1:
-            for shard in shards:
-                yield job(shard)
-                bar.update()
-            return
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            for result in pool.map(job, shards):
-                yield result
-                bar.update()
+        for result in each(partial(join_shard, job), shards):
+            yield result
+            bar.update()
 
 
 def _report(paths: RunPaths, run: Run, todo: int, failed: list[Joined]) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from recaption.cli.arguments import parse
+from recaption.cli.processes import each
 from recaption.cli.terminal import Progress, Style
 from recaption.errors import UserError, bad_choice
 from recaption.run.brace_patterns import open_clip_command
@@ -26,7 +24,6 @@ from recaption.verify.loaders import FAIL, Loaded, check_loaders
 from recaption.verify.shard import check_shard
 
 SHOWN = 20
-PROCESSES = 8
 FEW = 16  # shards that are not worth starting processes for
 SMALL = 4 << 20  # bytes of a shard
 RED, GREEN, YELLOW = "31", "32", "33"
@@ -120,43 +117,17 @@ def _shards(
 ) -> Iterator[Findings]:
     """Findings of every published shard, in order; says how many have been read."""
     shards = [shard for shard in run.shards if shard.name in state.done]
-    check = partial(_check, paths, run, against_input)
-    processes = min(PROCESSES, len(os.sched_getaffinity(0)))
+    check = partial(check_shard, paths, run, against_input=against_input)
     with Progress(len(shards), "shard") as progress:
-        if len(shards) <= FEW or processes == 1:
-            for shard in shards:
-                yield check(shard)
-                progress.update()
-            return
-        context = multiprocessing.get_context("spawn")
-        init = (paths, run, against_input)
-        with ProcessPoolExecutor(processes, context, _initialise, init) as pool:
-            for findings in pool.map(_check_one, shards, chunksize=_chunk(shards)):
-                yield findings
-                progress.update()
+        for findings in each(check, shards, few=FEW, chunk=_chunk(shards)):
+            yield findings
+            progress.update()
 
 
 def _chunk(shards: list[InputShard]) -> int:
     """Shards that a process reads before it says so: few where they are large."""
-    size = sum(shard.size or SMALL for shard in shards) / len(shards)
+    size = sum(shard.size or SMALL for shard in shards) / max(1, len(shards))
     return 8 if size < SMALL else 1
-
-
-def _check(paths: RunPaths, run: Run, against_input: bool, shard: InputShard) -> Findings:
-    return check_shard(paths, run, shard, against_input=against_input)
-
-
-_job: Any = None  # of a worker process: the check with its run
-
-
-def _initialise(paths: RunPaths, run: Run, against_input: bool) -> None:
-    global _job
-    _job = partial(_check, paths, run, against_input)
-
-
-def _check_one(shard: InputShard) -> Findings:
-    findings: Findings = _job(shard)
-    return findings
 
 
 def _show(report: dict[str, Any], defects: list[Defect], loaders: dict[str, Loaded]) -> None:
