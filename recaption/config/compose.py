@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from recaption.config import earlier, model_source, overrides
+from recaption.config import earlier, model_source, overrides, renamed
 from recaption.config.check import check
 from recaption.config.schema import Config, Prompt
 from recaption.config.scorers import named_scorers
@@ -56,7 +56,7 @@ def compose_config(
     whatever does not fit the schema.
     """
     schema = _schema() if version is None else earlier.defaults(version)
-    ConfigStore.instance().store(name="recaption_schema", node=schema)
+    ConfigStore.instance().store(name="recaption_schema", node=renamed.accept_old(schema))
     ours = conf_dir() if version is None else earlier.presets(version)
     folders = [ours, *([Path(config_dir).absolute()] if config_dir else [])]
     if not folders[-1].is_dir():
@@ -86,6 +86,7 @@ def compose_config(
         _empty(cfg, word.partition("=")[0].lstrip("+"), words)
     with open_dict(cfg):
         del cfg["hydra"]
+    renamed.settle(cfg, schema, words)
     if version is None:
         model_source.settle_source(cfg.model, chosen, words)
     return cfg

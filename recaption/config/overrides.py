@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from recaption.config.onnx import Scorer
+from recaption.config.renamed import RENAMED, both, warn_of
 from recaption.config.schema import Config
 from recaption.errors import UserError, bad_key
 
@@ -34,21 +35,24 @@ class Place:
 def prepare(words: Iterable[str], *, sweep: bool = False) -> list[str]:
     """Check keys and quote values that are taken as they are; with `sweep`, commas separate points.
 
-    Raises UserError for a word without `=`, an unknown key, or a key given twice.
+    Old names of keys become today's. Raises UserError for a word without `=`, an unknown key, or a
+    key given twice.
     """
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # key → as it was given
     prepared = []
     for word in words:
         name, equals, value = word.partition("=")
         key = name.lstrip("+~")
         if not equals and not name.startswith("~"):
             raise UserError(f"{word}: expected KEY=VALUE (see --help)")
-        if key in seen:
+        twice, seen[stored_key(key)] = seen.get(stored_key(key)), key
+        if twice == key:
             raise UserError(
                 f"{key}: given twice (in a shell, quote values with braces or globs: '{key}=…', "
                 "since an unquoted brace becomes several words)"
             )
-        seen.add(key)
+        if twice:
+            raise both(twice if twice in RENAMED else key)
         if key.startswith("hydra."):
             prepared.append(word)
             continue
@@ -57,6 +61,7 @@ def prepare(words: Iterable[str], *, sweep: bool = False) -> list[str]:
         value = _taken(place, value, sweep=sweep)
         prefix = "++" if place.mapping and name == plain else name[: len(name) - len(plain)]
         prepared.append(f"{prefix}{key}={value}" if equals else f"{prefix}{key}")
+    warn_of(key for key in seen.values() if key in RENAMED)
     return prepared
 
 
@@ -110,7 +115,8 @@ def empties(word: str) -> bool:
 
 
 def stored_key(key: str) -> str:
-    """A key as the schema spells it: `class`, a word of Python, is class_ there."""
+    """A key as the schema spells it, by today's name; `class`, a word of Python, is class_ there."""
+    key = RENAMED.get(key, key)
     scorer = key.startswith(("watermark.", "scorers.")) and key.endswith(".class")
     return f"{key}_" if scorer else key
 

@@ -21,7 +21,7 @@ from recaption.config.model_keys import (
     Sampling,
 )
 from recaption.config.onnx import Watermark
-from recaption.config.task_keys import Engine, Slurm
+from recaption.config.task_keys import Engine, Slurm, Task
 
 __all__ = [
     "FLAGS",
@@ -38,6 +38,7 @@ __all__ = [
     "Quality",
     "Sampling",
     "Slurm",
+    "Task",
 ]
 
 
@@ -57,6 +58,7 @@ class Config:
     sampling: Sampling = field(default_factory=Sampling)
     engine: Engine = field(default_factory=Engine)
     slurm: Slurm = field(default_factory=Slurm)
+    task: Task = field(default_factory=Task)
     watermark: Watermark = field(default_factory=Watermark)
     scorers: dict[str, Any] = key(
         {},

@@ -116,19 +116,9 @@ class Slurm:
         "CPUs allow.",
         low=1,
     )
-    steal: bool = key(
-        True,
-        "A task that has finished its own shards takes over shards that no other task is "
-        "working on.",
-    )
     requeue: bool = key(
         True,
         "Tasks are requeued after preemption and at the time limit, and go on where they stopped.",
-    )
-    attempts: int = key(
-        5,
-        "A task is given up after this many starts in a row that finished no shard and no sample.",
-        low=1,
     )
     signal_delay: int = key(
         90,
@@ -147,24 +137,40 @@ class Slurm:
         text=True,
     )
     srun_args: list[str] = key([], "Further arguments of the srun command that starts a task.")
+    additional: dict[str, Any] = key(
+        {},
+        "Further options of sbatch by name, such as slurm.additional.reservation=NAME.",
+        text=True,
+    )
+
+
+@dataclass(kw_only=True)
+class Task:
+    """How each task works, in Slurm's array and on this machine."""
+
+    steal: bool = key(
+        True,
+        "A task that has finished its own shards takes over shards that no other task is "
+        "working on.",
+    )
+    attempts: int = key(
+        5,
+        "A task is given up after this many starts in a row that finished no shard and no sample.",
+        low=1,
+    )
     metrics: str | None = key(
         None,
         "Folder in which each task keeps a text file of metrics for Prometheus' node exporter. "
         "Default: none.",
         path=True,
     )
-    lease_seconds: float = key(
-        60.0,
-        "Seconds without a sign of life after which a task's shards may be taken over by others.",
-        low=0.5,
-    )
     flush_seconds: float = key(
         3.0,
         "Seconds between writes of new captions to disk, which is what a killed task can lose.",
         low=0.05,
     )
-    additional: dict[str, Any] = key(
-        {},
-        "Further options of sbatch by name, such as slurm.additional.reservation=NAME.",
-        text=True,
+    lease_seconds: float = key(
+        60.0,
+        "Seconds without a sign of life after which a task's shards may be taken over by others.",
+        low=0.5,
     )

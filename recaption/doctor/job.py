@@ -69,7 +69,7 @@ def check_job(config: Config, folder: Path, seconds: float) -> list[Check]:
         except Refused as e:
             return [fail("job", f"sbatch refused it: {e}", "change the slurm.* key it is about")]
         try:
-            return list(_follow(job, paths, seconds, config.slurm.lease_seconds))
+            return list(_follow(job, paths, seconds, config.task.lease_seconds))
         finally:
             job.cancel()
 
@@ -150,7 +150,7 @@ def _visibility(report: Report, lease: float) -> Iterator[Check]:
         yield fail("seen here", text, shared)
     elif report.there_and_back > lease / 4:
         text = f"a file goes there and back in {report.there_and_back:.1f} s"
-        advice = f"slurm.lease_seconds={max(60, round(8 * report.there_and_back))}"
+        advice = f"task.lease_seconds={max(60, round(8 * report.there_and_back))}"
         yield warn("seen here", text, advice)
     else:
         yield ok("seen here", f"a file goes there and back in {report.there_and_back:.1f} s")

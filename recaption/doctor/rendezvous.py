@@ -68,7 +68,7 @@ def scontrol_line(folder: Path) -> str:
 def visit(folder: str, config: dict[str, Any]) -> None:
     """What the job does on its node; a file that is not seen within a lease's life is not seen."""
     place, settings = Path(folder), typed_config(config)
-    seconds = settings.slurm.lease_seconds
+    seconds = settings.task.lease_seconds
     seen_after = wait_for(place / HERE_FIRST, seconds)
     exclusive = seen_after is not None and not write(place, HERE_FIRST)
     write(place, NODE)

@@ -151,7 +151,7 @@ def make_executor(paths: RunPaths, config: Config, *, array: bool) -> submitit.S
     forget = environment.FORGET if array else environment.FORGET_ARRAY
     executor.update_parameters(setup=[forget, *executor.parameters["setup"]])
     if config.slurm.requeue:
-        executor.update_parameters(teardown=_teardown(paths, config.slurm.attempts))
+        executor.update_parameters(teardown=_teardown(paths, config.task.attempts))
     return executor
 
 

@@ -217,7 +217,7 @@ def _on_cluster(
         print(f"warning: {warning}", file=sys.stderr)
     if submitted.refused:
         count, wanted = len(submitted.jobs), len(submission.slices)
-        rest = "they take over the others' shards" if config.slurm.steal else "retry later"
+        rest = "they take over the others' shards" if config.task.steal else "retry later"
         print(
             f"slurm: sbatch took {count} of {wanted} tasks ({rest}): {submitted.refused}",
             file=sys.stderr,

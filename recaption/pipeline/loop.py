@@ -44,7 +44,7 @@ class Pipeline:
         log: Path,
         facts: dict[str, Any],
     ) -> None:
-        self.flush_seconds = spec.config.slurm.flush_seconds
+        self.flush_seconds = spec.config.task.flush_seconds
         self.state = ""
         with ExitStack() as endings:
             os.environ.update(endings.enter_context(own_modules(spec)))

@@ -50,10 +50,10 @@ usage: python -m recaption.retry RUN [KEY=VALUE …] [--config-dir DIR]
        python -m recaption.retry RUN --give-up SHARD … | --take-back SHARD …
 
 Submits a run's missing shards again, with the configuration of its last submission. Keys outside the
-fingerprint may change (slurm.*, engine batch sizes, data.range, wait, …); a group such as
-slurm=mysite replaces its whole section. Without data.range, every shard that was ever selected and
-has no marker is submitted. slurm.setup and slurm.additional are never stored, since they may hold
-secrets: where they were used, name their preset again, or give them as slurm.setup=[…].
+fingerprint may change (slurm.*, task.*, engine batch sizes, data.range, wait, …); a group such as
+slurm=mysite replaces its whole section, and that of task.*. Without data.range, every shard that was ever
+selected and has no marker is submitted. slurm.setup and slurm.additional are never stored, since they may
+hold secrets: where they were used, name their preset again, or give them as slurm.setup=[…].
 
 With --status or --reason, a new run NEW is made: published shards of RUN that hold no such sample are
 hard-linked; in the others such samples are done again, with KEY=VALUE, and all others keep their

@@ -23,7 +23,14 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
 from recaption.shard.patterns import expand
 
-FREE = {"slurm", "wait", "force", "dry_run"}  # sections that the fingerprint knows nothing of
+FREE = {
+    "slurm",
+    "task",
+    "wait",
+    "force",
+    "dry_run",
+}  # sections that the fingerprint knows nothing of
+WITH = {"slurm": ["slurm", "task"]}  # a site's preset says both
 FILES = {"model", "model.repo", "model.revision", "model.path"}
 
 
@@ -56,7 +63,7 @@ def recompose(
     with user_errors():
         plain = OmegaConf.to_container(fresh, resolve=True)
     stored: dict[str, Any] = {**last.config}
-    for key in keys:
+    for key in (section for named in keys for section in WITH.get(named, [named])):
         _put(stored, plain, key.split("."))
     for key, others in (("path", ("repo", "revision")), ("repo", ("path", "revision"))):
         if f"model.{key}" in keys:  # another source in place of the run's

@@ -11,6 +11,7 @@ from typing import Any
 from recaption import __version__
 from recaption.config import earlier
 from recaption.config.records import from_record
+from recaption.config.renamed import renamed_record
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
 from recaption.run import publish, shared
@@ -147,7 +148,9 @@ def add_jobs(paths: RunPaths, submission: Submission, tag: str) -> None:
 
 def read_submission(paths: RunPaths, number: int) -> Submission:
     path = paths.submission(number)
-    return from_record(Submission, json.loads(shared.replaced_content(path)), str(path))
+    record = json.loads(shared.replaced_content(path))
+    record["config"] = renamed_record(record["config"])
+    return from_record(Submission, record, str(path))
 
 
 def submission_numbers(paths: RunPaths) -> list[int]:

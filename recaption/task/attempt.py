@@ -66,7 +66,7 @@ def run_task(root: str, number: int, task: int) -> None:
     claims = Claims(paths, run, submission, task, attempt, log)
     why, reason = "error", ""
     try:
-        _check_progress(paths, number, task, config.slurm.attempts, attempt)
+        _check_progress(paths, number, task, config.task.attempts, attempt)
         why = _work(paths, run, submission, task, attempt, log, claims, stopping)
     except BaseException as e:
         said = str(e) if isinstance(e, RecaptionError) else repr(e)
@@ -141,9 +141,9 @@ def _work(
     started = time.monotonic()
     summary = Summary(claims, task)
     textfile = None
-    if config.slurm.metrics:
+    if config.task.metrics:
         name = f"{run.fingerprint[:12]}-{submission.number}-{task}"
-        textfile = metrics.Textfile(config.slurm.metrics, str(paths.root), name)
+        textfile = metrics.Textfile(config.task.metrics, str(paths.root), name)
 
     def heartbeat(loop: Pipeline) -> None:
         values = metrics.figures(loop, started)
@@ -172,7 +172,7 @@ def _work(
     summary.show(pipeline)
     why = "superseded" if claims.superseded else pipeline.state or "done"
     if stopping.wants_requeue() and why in (DRAIN, NOW) and pipeline.running_seconds:
-        _check_progress(paths, submission.number, task, config.slurm.attempts)
+        _check_progress(paths, submission.number, task, config.task.attempts)
     return why
 
 
@@ -186,7 +186,7 @@ def _check_progress(
     killed = sum(attempt.killed for attempt in vain)
     why = f"; {killed} of them were killed, as it seems for want of memory (slurm.mem)"
     raise TaskError(
-        f"no shard and no sample finished in {len(vain)} attempts (slurm.attempts)"
+        f"no shard and no sample finished in {len(vain)} attempts (task.attempts)"
         f"{why if killed else ''}; the tasks' logs in {paths.logs} say why. "
         f"`python -m recaption.retry {paths.root}` tries again"
     )

@@ -54,7 +54,7 @@ class Claims:
     ) -> None:
         self.paths, self.run, self.submission = paths, run, submission
         self.attempt, self.log = attempt, log
-        settings = submission.config["slurm"]
+        settings = submission.config["task"]
         self.steal: bool = settings["steal"]
         self.tries_allowed: int = submission.config["data"]["tries"]
         self.me = Lease(attempt)

@@ -1,6 +1,6 @@
 """Who works on which shard, as far as it is known: hints that save work.
 
-A lease is dead when it has not changed for `slurm.lease_seconds` by the reader's own clock, or at
+A lease is dead when it has not changed for `task.lease_seconds` by the reader's own clock, or at
 once when its process was on this machine and is gone. What is published is decided by links alone.
 """
 

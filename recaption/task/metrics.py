@@ -81,7 +81,7 @@ class Textfile:
             publish.replace(self.path, content, temporary)
         except (OSError, DiskFull) as e:
             if not self.said:
-                said = f"slurm.metrics={self.path.parent}: cannot be written, and is left out: {e}"
+                said = f"task.metrics={self.path.parent}: cannot be written, and is left out: {e}"
                 print(f"recaption: {said}", file=sys.stderr, flush=True)
             self.said = True
 

@@ -43,7 +43,7 @@ def all_rows(run: Path) -> list[dict[str, Any]]:
 
 def words(run: str, *more: str) -> list[str]:
     shards = "data.shards=set/{00000..00001}.tar"
-    quick = ("slurm.flush_seconds=0.1", "slurm.lease_seconds=1", "data.workers=1")
+    quick = ("task.flush_seconds=0.1", "task.lease_seconds=1", "data.workers=1")
     return ["--config-dir=presets", shards, "engine=poisoned", f"output.dir={run}", *quick, *more]
 
 

@@ -19,7 +19,7 @@ from recaption.status import main as status
 
 pytestmark = [pytest.mark.faults]
 
-WORDS = ("data.shards=in/*.tar", "data.workers=1", "slurm.flush_seconds=0.1")
+WORDS = ("data.shards=in/*.tar", "data.workers=1", "task.flush_seconds=0.1")
 
 
 def events(run: Path, name: str) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def test_an_engine_that_is_given_up_on_is_said(
         "engine.restarts=0",
         "engine.rate=10",
     )
-    with started(*WORDS, *words, f"slurm.metrics={tmp_path}/prom", cwd=tmp_path) as process:
+    with started(*WORDS, *words, f"task.metrics={tmp_path}/prom", cwd=tmp_path) as process:
         run = tmp_path / "run"
         working = lambda: any(e["captioned"] for e in events(run, "beat"))  # noqa: E731
         wait_until(working, 60, lambda: task_logs(tmp_path))

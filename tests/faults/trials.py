@@ -288,10 +288,10 @@ def words_of(shards: str, run: Path, salt: str, tasks: int) -> list[str]:
         "data.tries=9",
         f"slurm.tasks={tasks}",
         "slurm.parallelism=2",
-        "slurm.flush_seconds=0.05",
-        "slurm.lease_seconds=0.5",
+        "task.flush_seconds=0.05",
+        "task.lease_seconds=0.5",
         "slurm.signal_delay=1",
-        "slurm.attempts=1000",
+        "task.attempts=1000",
         f"output.dir={run}",
     ]
 

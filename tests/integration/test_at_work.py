@@ -26,7 +26,7 @@ from recaption.run.record import add_jobs, read_submission, write_submission
 from recaption.stop import main as stop
 
 Launch = Callable[..., Completed]
-WORDS = ("data.shards=in/*.tar", "engine=fake", "output.dir=run", "slurm.flush_seconds=0.2")
+WORDS = ("data.shards=in/*.tar", "engine=fake", "output.dir=run", "task.flush_seconds=0.2")
 SLOW = ("engine.rate=10", "engine.max_num_seqs=2", "engine.waiting=0")
 
 

@@ -91,7 +91,7 @@ def test_a_shard_that_is_cut_under_a_task_costs_no_sample(tmp_path: Path) -> Non
     shard = write_tar(tmp_path / "set/00000.tar", members)
     content = shard.read_bytes()
     words = ("data.shards=set/00000.tar", "data.workers=1", "data.tries=1", "output.dir=run")
-    quick = ("engine=fake", "engine.rate=80", "data.buffer_mb=16", "slurm.flush_seconds=0.1")
+    quick = ("engine=fake", "engine.rate=80", "data.buffer_mb=16", "task.flush_seconds=0.1")
     journals = tmp_path / "run/.recaption/journal"
     with started(*words, *quick, cwd=tmp_path) as process:
         wait_until(lambda: list(journals.glob("*")), 60, lambda: task_logs(tmp_path))
@@ -108,7 +108,7 @@ def test_a_shard_that_is_cut_under_a_task_costs_no_sample(tmp_path: Path) -> Non
 def test_a_damaged_journal_is_reported_and_read_up_to_its_damage(tmp_path: Path) -> None:
     write_tar(tmp_path / "set/00000.tar", plain_members(200))
     words = ("data.shards=set/00000.tar", "engine=fake", "output.dir=run")
-    quick = ("engine.rate=60", "slurm.flush_seconds=0.1")
+    quick = ("engine.rate=60", "task.flush_seconds=0.1")
     folder = tmp_path / "run/.recaption/journal"
 
     def flushed() -> Path | None:

@@ -16,7 +16,7 @@ from helpers import Made, launch, launched, markers, started, wait_until
 def test_a_task_that_was_killed_here_is_followed_at_once(tmp_path: Path) -> None:
     """Its leases would be alive for an hour; but its process is gone."""
     write_shards(tmp_path / "in", 3, 40, side=96, plain=True)
-    words = ["data.shards=in/*.tar", "engine=fake", "output.dir=run", "slurm.lease_seconds=3600"]
+    words = ["data.shards=in/*.tar", "engine=fake", "output.dir=run", "task.lease_seconds=3600"]
     leases = tmp_path / "run/.recaption/leases"
     with started(*words, "engine.rate=10", "wait=false", cwd=tmp_path) as process:
         process.popen.communicate(timeout=60)
@@ -60,7 +60,7 @@ def test_figures_of_a_task_in_status_and_as_a_prometheus_file(tmp_path: Path) ->
         "data.shards=in/*.tar",
         "engine=fake",
         "output.dir=run",
-        "slurm.metrics=figures",
+        "task.metrics=figures",
         cwd=tmp_path,
     )
     (file,) = (tmp_path / "figures").iterdir()

@@ -22,8 +22,8 @@ def test_names_that_begin_like_others_or_are_long_and_a_folder_of_figures_that_i
     for number, (name, count) in enumerate(sizes.items()):
         write_tar(tmp_path / f"in/{name}.tar", plain_members(count, number))
     words = ("data.shards=in/*.tar", "engine=fake", "engine.rate=60", "output.dir=run")
-    words += (f"engine.record={tmp_path}/record", "slurm.metrics=nowhere")
-    launched(*words, "slurm.flush_seconds=0.1", cwd=tmp_path)
+    words += (f"engine.record={tmp_path}/record", "task.metrics=nowhere")
+    launched(*words, "task.flush_seconds=0.1", cwd=tmp_path)
     assert {name: len(rows(tmp_path / "run", name)) for name in markers(tmp_path / "run")} == {
         f"{name}.tar": count for name, count in sizes.items()
     }

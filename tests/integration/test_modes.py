@@ -43,7 +43,7 @@ def test_four_workers_and_another_run_give_the_same_bytes(
 def test_several_tasks_give_the_same_bytes(
     made: Made, source: Source, tmp_path: Path, tasks: int
 ) -> None:
-    words = (f"slurm.tasks={tasks}", "slurm.parallelism=2", "slurm.steal=false")
+    words = (f"slurm.tasks={tasks}", "slurm.parallelism=2", "task.steal=false")
     result = launched(source.word, *FAKE, *words, cwd=tmp_path)
     assert f"{tasks} tasks" in result.stdout
     assert tars(tmp_path / "run") == tars(made.run)

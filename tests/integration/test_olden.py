@@ -156,6 +156,16 @@ def test_the_same_command_goes_on_and_makes_what_0_1_0_would_have(
         looked_at(run, capsys)
 
 
+def test_a_site_s_preset_by_old_names_holds_and_is_said_once(
+    continued: Callable[[str], Continued],
+) -> None:
+    result = continued("site").result
+    assert result.stderr.count("slurm.attempts is now task.attempts") == 1
+    *_, last = sorted((ROOT / "site/.recaption/submissions").iterdir())
+    task = json.loads(last.read_bytes())["config"]["task"]
+    assert (task["attempts"], task["lease_seconds"]) == (4, 6.0)
+
+
 @pytest.mark.parametrize("name", [*FAKE, "tiny"])
 def test_what_is_unfinished_can_be_looked_at(
     name: str, copies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -68,7 +68,9 @@ def test_missing_shards_are_made_in_place(source: dict[str, list[Sample]], tmp_p
     assert still.returncode == 1
     assert "00002.tar" in still.stderr
     shard.write_bytes(whole)
-    result = retried("run", "slurm.tasks=1", "engine.max_num_seqs=3", cwd=tmp_path)
+    words = ("slurm.tasks=1", "engine.max_num_seqs=3", "slurm.attempts=3", "task.steal=false")
+    result = retried("run", *words, cwd=tmp_path)
+    assert result.stderr.count("slurm.attempts is now task.attempts") == 1
     assert "1 of 4 selected shards to do, 1 tasks" in result.stdout
     assert list(markers(run)) == list(source)
     assert all(m["samples"] == 5 for m in markers(run).values())
@@ -78,6 +80,8 @@ def test_missing_shards_are_made_in_place(source: dict[str, list[Sample]], tmp_p
             assert after[name] == before[name]
     assert submission(run, 2)["config"]["engine"]["max_num_seqs"] == 3
     assert submission(run, 2)["config"]["data"]["max_samples"] == 5
+    task = submission(run, 2)["config"]["task"]
+    assert (task["attempts"], task["steal"]) == (3, False)
     verified(run)
     again = retried("run", cwd=tmp_path)
     assert "nothing to do" in again.stdout
@@ -126,6 +130,7 @@ def test_an_input_of_another_size_is_refused_by_the_key_that_named_it(
         ("output.text=keep", "output.text"),
         ("output.dir=elsewhere", "output.dir"),
         ("engine.rat=1", "did you mean rate"),
+        ("task.attempt=1", "did you mean attempts"),
         ("slurm=nothing", "local"),
         ("engine.max_num_seqs=none", "engine.max_num_seqs"),
         ("slurm.tasks=0", "slurm.tasks"),

@@ -148,7 +148,7 @@ def test_failed_shards_and_several_runs(tmp_path: Path) -> None:
 def test_a_killed_run_is_lost_not_running(tmp_path: Path) -> None:
     write_shards(tmp_path / "in", 2, 20, side=128, plain=True)
     run = tmp_path / "run"
-    words = ("engine=fake", "engine.rate=5", "slurm.flush_seconds=0.2", f"output.dir={run}")
+    words = ("engine=fake", "engine.rate=5", "task.flush_seconds=0.2", f"output.dir={run}")
     with started(f"data.shards={tmp_path}/in/*.tar", *words, cwd=tmp_path) as process:
 
         def working() -> Any:

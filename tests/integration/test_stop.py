@@ -28,7 +28,7 @@ WORDS = (
     "engine=fake",
     "engine.salt=random",  # a caption that is made again is another one
     "output.dir=run",
-    "slurm.lease_seconds=2",  # a killed task leaves a lease
+    "task.lease_seconds=2",  # a killed task leaves a lease
 )
 SLOW = ("engine.rate=15",)
 
@@ -99,7 +99,7 @@ def assert_finished_from_journal(tmp_path: Path, source: list[str]) -> None:
 def test_an_interrupted_launch_flushes_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     """Nothing but the stop itself flushes here: flush_seconds is longer than the test."""
     source = list(write_shards(tmp_path / "in", 2, SAMPLES, side=96))
-    words = (*WORDS, *SLOW, "slurm.flush_seconds=1000", "slurm.tasks=2", "slurm.parallelism=2")
+    words = (*WORDS, *SLOW, "task.flush_seconds=1000", "slurm.tasks=2", "slurm.parallelism=2")
     with started(*words, cwd=tmp_path) as process:
         working(process, tmp_path / "run", 10)
         before = captioned_so_far(tmp_path / "run")
@@ -116,7 +116,7 @@ def test_an_interrupted_launch_flushes_and_goes_on(tmp_path: Path, number: signa
 @pytest.mark.faults
 def test_a_killed_launcher_takes_its_tasks_along(tmp_path: Path) -> None:
     source = list(write_shards(tmp_path / "in", 2, SAMPLES, side=96))
-    words = (*WORDS, *SLOW, "slurm.flush_seconds=0.5", "slurm.tasks=2", "slurm.parallelism=2")
+    words = (*WORDS, *SLOW, "task.flush_seconds=0.5", "slurm.tasks=2", "slurm.parallelism=2")
     with started(*words, cwd=tmp_path) as process:
         working(process, tmp_path / "run", 10)
         os.kill(process.popen.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_a_killed_launcher_takes_its_tasks_along(tmp_path: Path) -> None:
 def test_a_killed_task_takes_its_processes_along(tmp_path: Path) -> None:
     """Tasks are not started again here: the launch ends, and the next one goes on."""
     source = list(write_shards(tmp_path / "in", 2, SAMPLES, side=96))
-    words = (*WORDS, *SLOW, "slurm.flush_seconds=0.5")
+    words = (*WORDS, *SLOW, "task.flush_seconds=0.5")
     with started(*words, cwd=tmp_path) as process:
         working(process, tmp_path / "run", 20)
         (log,) = (tmp_path / "run/.recaption/tasks").glob("*.jsonl")

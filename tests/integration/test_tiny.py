@@ -37,7 +37,7 @@ CLEAR = 0.1  # of a third: nearer to a line between two, a shape's place is a ma
 RUNS = {  # by number of tasks; at most two engines at a time
     1: ("slurm.tasks=1", "data.workers=1"),
     2: ("slurm.tasks=2", "slurm.parallelism=2", "data.workers=4"),
-    4: ("slurm.tasks=4", "slurm.parallelism=2", "slurm.steal=false", "data.workers=1"),
+    4: ("slurm.tasks=4", "slurm.parallelism=2", "task.steal=false", "data.workers=1"),
 }
 MODEL = ("model=tiny",)
 

@@ -110,7 +110,7 @@ def test_an_onnx_file_that_is_another_on_the_node(lab: Lab, tmp_path: Path) -> N
 def test_a_folder_that_the_nodes_do_not_share(lab: Lab, tmp_path: Path) -> None:
     """What was written here is not there when the job looks."""
     hide = f"mv {tmp_path}/.recaption-doctor-*/here-1 {tmp_path}/hidden"
-    seen = doctor(lab, tmp_path, f"slurm.setup=['{hide}']", "slurm.lease_seconds=3", code=1)
+    seen = doctor(lab, tmp_path, f"slurm.setup=['{hide}']", "task.lease_seconds=3", code=1)
     assert seen["seen by the job"]["result"] == "fail"
     assert seen["seen here"]["result"] in ("ok", "warn")
 

@@ -21,7 +21,7 @@ def test_from_an_array_job_that_was_restarted(
 ) -> None:
     """Its tasks are requeued as what they are, and the job that launched them is left alone."""
     shards, said = make_shards(12, 60), tmp_path / "said"
-    words = [*SETTINGS, shards.words(0, 3), "engine.rate=20", "slurm.tasks=2", "slurm.steal=false"]
+    words = [*SETTINGS, shards.words(0, 3), "engine.rate=20", "slurm.tasks=2", "task.steal=false"]
     line = shlex.join(launch_words(tmp_path / "run", *words))
     script = f"export SLURM_RESTART_COUNT=5; cd {tmp_path} && {line} >{said} 2>&1; exec sleep 300"
     array = lab.sbatch("--array=7-7", "--mem-per-cpu=100", wrap=script)

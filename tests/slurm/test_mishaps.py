@@ -27,8 +27,8 @@ def test_requeue_signal_kill_and_lost_node(
     """
     lab = make_lab(nodes=5)
     shards = make_shards(12, 60)
-    words = ["engine.rate=4", "slurm.tasks=4", "slurm.gpus=4", "slurm.steal=false"]
-    words += ["slurm.flush_seconds=0.5"]
+    words = ["engine.rate=4", "slurm.tasks=4", "slurm.gpus=4", "task.steal=false"]
+    words += ["task.flush_seconds=0.5"]
     run = Run.launch(lab, tmp_path / "run", shards.words(), *words)
     lab.wait_until(lambda: working(run, 4), 40, "four tasks at work")
     requeued, signalled, killed, lost = range(4)
@@ -68,7 +68,7 @@ def test_killed_for_memory_before_it_begins(
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nkill -9 $$\n")
     script.chmod(0o755)
-    words = ["slurm.tasks=1", "slurm.attempts=2", "engine.rate=0"]
+    words = ["slurm.tasks=1", "task.attempts=2", "engine.rate=0"]
     run = Run.launch(lab, tmp_path / "run", shards.words(0, 1), *words, f"slurm.python={script}")
     run.wait(40)
     assert lab.state(run.array) == "FAILED"
@@ -82,7 +82,7 @@ def test_killed_for_memory_before_it_begins(
 
 def test_what_is_cancelled_stays_away(lab: Lab, make_shards: ShardMaker, tmp_path: Path) -> None:
     shards = make_shards(12, 60)
-    words = ["engine.rate=5", "slurm.tasks=3", "slurm.steal=false"]
+    words = ["engine.rate=5", "slurm.tasks=3", "task.steal=false"]
     run = Run.launch(lab, tmp_path / "run", shards.words(), *words)
     lab.wait_until(lambda: working(run, 3), 40, "three tasks at work")
     lab.scancel(run.task(0))
@@ -124,7 +124,7 @@ def test_attempts_that_come_to_nothing_end(
     lab: Lab, make_shards: ShardMaker, tmp_path: Path
 ) -> None:
     shards = make_shards(12, 60)
-    words = ["engine.rate=0.001", "slurm.tasks=1", "slurm.attempts=2"]
+    words = ["engine.rate=0.001", "slurm.tasks=1", "task.attempts=2"]
     run = Run.launch(lab, tmp_path / "run", shards.words(0, 1), *words, "slurm.signal_delay=4")
 
     def engines_were_ready(number: int) -> bool:

@@ -22,7 +22,7 @@ def test_three_preemptions_cost_almost_nothing(
         f"engine.rate={RATE}",
         f"engine.record={record}",
         f"slurm.tasks={TASKS}",
-        f"slurm.flush_seconds={FLUSH_SECONDS}",
+        f"task.flush_seconds={FLUSH_SECONDS}",
     ]
     run = Run.launch(lab, tmp_path / "run", shards.words(), *words)
     for number, done in enumerate((0.15, 0.4, 0.65)):

@@ -45,7 +45,7 @@ def slowed(pid: int) -> Iterator[None]:
 @pytest.mark.parametrize("steal", [True, False])
 def test_a_slow_task(steal: bool, lab: Lab, make_shards: ShardMaker, tmp_path: Path) -> None:
     shards = make_shards(SHARDS, SAMPLES)
-    words = [f"engine.rate={RATE}", f"slurm.tasks={TASKS}", f"slurm.steal={str(steal).lower()}"]
+    words = [f"engine.rate={RATE}", f"slurm.tasks={TASKS}", f"task.steal={str(steal).lower()}"]
     words += ["engine.max_num_seqs=1", "engine.waiting=1"]
     run = Run.launch(lab, tmp_path / "run", shards.words(), *words)
     lab.wait_until(lambda: len(run.attempts()) == TASKS, 60, "every task")

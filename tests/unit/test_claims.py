@@ -30,7 +30,7 @@ class Site:
 
     def task(self, number: int, *, steal: bool = True, restart: int = 0) -> Claims:
         config = Config()
-        config.slurm.steal, config.slurm.lease_seconds = steal, SECONDS
+        config.task.steal, config.task.lease_seconds = steal, SECONDS
         record = plain_config(config)
         submission = Submission(0, record, list(range(6)), [[0, 1, 2], [3, 4, 5]], 0.0)
         attempt = f"0-{number}-{restart}-{time.monotonic_ns()}"

@@ -85,7 +85,7 @@ def test_a_key_without_effect_is_refused(words: str) -> None:
         "quality.script=latin quality.script_share=0.1",
         "engine=fake engine.rate=5 engine.record=/tmp/x model=qwen3-vl-4b",
         "engine.max_num_seqs=4 data.workers=1 data.tries=3 wait=false data.allow_pipe=true",
-        "slurm.tasks=2 slurm.gpus=a100:1 slurm.cpus=2 slurm.parallelism=1 slurm.steal=false",
+        "slurm.tasks=2 slurm.gpus=a100:1 slurm.cpus=2 slurm.parallelism=1 task.steal=false",
         "slurm=cluster slurm.partition=gpu slurm.setup=[x] slurm.additional.licenses=a",
         "slurm.partition=null",
         "data.image_keys=[png,jpg]",

@@ -26,7 +26,7 @@ PATHS = {
     "model.path",
     "output.dir",
     "scorers.a.path",
-    "slurm.metrics",
+    "task.metrics",
     "watermark.path",
 }
 TEXTS = {f"slurm.{n}" for n in ("account", "constraint", "exclude", "mem", "partition", "python")}
@@ -115,7 +115,7 @@ def test_home_folders(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "model=own", "slurm=own", "data.spool=~/s", "scorers.a.path=~/a.onnx", config_dir=site
     )
     assert config.model.chat_template == "/home/me/chat.jinja"
-    assert config.slurm.metrics == "/home/me/metrics"
+    assert config.task.metrics == "/home/me/metrics"
     assert config.data.spool == "/home/me/s"
     assert config.scorers["a"].path == "/home/me/a.onnx"
     with pytest.raises(UserError, match=r"data\.spool=~nobody-of-this-name/x: .*no such user"):

@@ -106,7 +106,7 @@ def test_what_the_preset_of_clusters_asks_for(site: Site) -> None:
 
 def test_a_task_that_is_killed_comes_back_so_many_times(site: Site) -> None:
     """Killed before it has a log; with a log of its own it would count itself."""
-    done = site.launch("slurm=cluster", "slurm.tasks=2", "slurm.attempts=3")
+    done = site.launch("slurm=cluster", "slurm.tasks=2", "task.attempts=3")
     assert done.returncode == 0, done.stderr
     (script,) = site.scripts()
     ending = f"(exit $CODE)\n{script[script.index('code=$?') :]}"

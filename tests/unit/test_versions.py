@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from omegaconf import OmegaConf
@@ -14,6 +14,7 @@ from recaption.config.check import check
 from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
 from recaption.config.records import from_record, new_keys, typed_config
+from recaption.config.renamed import renamed_record
 from recaption.config.schema import Config, Data, key
 from recaption.errors import UserError
 from recaption.run.identity import identity
@@ -34,7 +35,8 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def test_a_key_says_what_its_absence_stood_for_exactly_where_the_oldest_version_lacked_it() -> None:
-    then = OmegaConf.to_container(OmegaConf.load(earlier.HERE / f"{OLDEST}.yaml"))
+    stored = OmegaConf.load(earlier.HERE / f"{OLDEST}.yaml")
+    then = renamed_record(cast("dict[str, Any]", OmegaConf.to_container(stored)))
     now = OmegaConf.to_container(OmegaConf.structured(Config))
     lacked = set(_flat(now)) - set(_flat(then))
     assert set(_flat(new_keys())) == lacked

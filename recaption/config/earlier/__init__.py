@@ -6,11 +6,12 @@ VERSION.yaml has the schema's defaults as they were up to that version, VERSION/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from packaging.version import Version
 
 from recaption.config.records import new_keys
+from recaption.config.renamed import renamed_record
 from recaption.config.schema import Config
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def defaults(version: str) -> DictConfig:
     """The typed configuration with an earlier version's defaults; newer keys change nothing."""
     from omegaconf import DictConfig, OmegaConf
 
-    then = OmegaConf.load(HERE / f"{version}.yaml")
-    merged = OmegaConf.merge(OmegaConf.structured(Config), new_keys(), then)
+    then = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(HERE / f"{version}.yaml")))
+    merged = OmegaConf.merge(OmegaConf.structured(Config), new_keys(), renamed_record(then))
     assert isinstance(merged, DictConfig)
     return merged
