@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import TracebackType
 from typing import cast
 
 from recaption.bench.measured import Measured, middle_rate
@@ -105,12 +104,7 @@ class Ours:
     def __enter__(self) -> Ours:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.pipeline.close()
 
     def measure_engines(self, images: int, *, seeded: bool = True) -> Measured:

@@ -64,17 +64,6 @@ class Device:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def make_renderer(spec: Spec) -> Renderer:
-    """The renderer of the run's kind; imports vLLM only where it is used."""
-    if spec.config.engine.kind == "fake":
-        from recaption.engine.fake import FakeRenderer
-
-        return FakeRenderer(spec)
-    from recaption.engine.vllm import VllmRenderer
-
-    return VllmRenderer(spec)
-
-
 def own_picture(renderer: Renderer, prompts: Sequence[Prompt]) -> Any:
     """The payload of a picture of our own, asked the prompts as they are written.
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from recaption.engine import leftovers
-from recaption.engine.arguments import environment
-from recaption.engine.base import Device, Engine, Spec, make_renderer, own_picture
+from recaption.engine.base import Device, Spec, own_picture
+from recaption.engine.kinds import make_engine, make_renderer
 from recaption.engine.orphan import lock_bars_by_thread
 from recaption.engine.parent_death import VARIABLE, die_with_task, guard_group
 from recaption.engine.payload import unpack
@@ -35,19 +35,6 @@ from recaption.run import shared
 
 PULSES = 4  # within the time after which silence counts as death
 SLOWEST_PULSE = 10.0  # seconds
-
-
-def make_engine(spec: Spec, device: Device) -> Engine:
-    """The engine of the run's kind; imports vLLM only where it is used."""
-    if spec.config.engine.kind == "fake":
-        from recaption.engine.fake import FakeEngine
-
-        return FakeEngine(spec, device)
-    from recaption.engine.vllm import VllmEngine
-
-    os.environ.update(environment(device))
-    leftovers.begin()
-    return VllmEngine(spec, device)
 
 
 def main(connection: Connection, spec: Spec, device: Device, memory: str, log: str | None) -> None:

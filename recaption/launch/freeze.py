@@ -18,7 +18,7 @@ from recaption.model.files import check_architectures, resolve
 from recaption.model.hub import at_commit
 from recaption.prepare.score import pin_scorers
 from recaption.run import shared
-from recaption.run.addresses import public, published
+from recaption.run.addresses import public
 from recaption.run.creation import create, refuse_foreign
 from recaption.run.folders import group_number
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
@@ -80,7 +80,7 @@ def freeze(
         identity=covered,
         prompts=list(prompts),
         model=model.record(),
-        shards=published(shards),
+        shards=[shard.stored for shard in shards],
         versions=versions(),
         created=time.time(),
         rules=rules,

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from recaption.run.names import PIPE
-
-if TYPE_CHECKING:
-    from recaption.run.record import InputShard
 
 HASHED = f"{PIPE}sha256:"
 URL = re.compile(
@@ -35,11 +29,6 @@ def public(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     lost = "?" if parts.query or parts.fragment or url.endswith("?") else ""
     return f"{parts.scheme}://{host}{parts.path}{lost}"
-
-
-def published(shards: Sequence[InputShard]) -> list[InputShard]:
-    """Inputs as they are stored."""
-    return [replace(shard, url=public(shard.url)) for shard in shards]
 
 
 def is_incomplete(url: str) -> bool:

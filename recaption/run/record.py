@@ -44,6 +44,11 @@ class InputShard:
         """Where to read it."""
         return self.place or self.url
 
+    @property
+    def stored(self) -> InputShard:
+        """The input as run.json has it."""
+        return InputShard(public(self.url), self.name, self.size, self.place)
+
 
 @dataclass(frozen=True)
 class Run:

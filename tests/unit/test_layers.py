@@ -23,7 +23,7 @@ ROOMS = [
 ABOVE = set(COMMANDS) - set(ROOMS)  # these have no order, and do not import each other
 READING = ("filter", "join", "report", "status", "stop", "upload", "verify")
 HEAVY = ("launch", "task", "pipeline")
-ADAPTER = {"recaption.engine.vllm", "recaption.engine.padded"}
+ADAPTER = "recaption.engine.vllm"
 RENAMING = {
     "link",
     "symlink",
@@ -44,8 +44,7 @@ def _name(path: Path) -> str:
 TREES = {_name(path): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 
 
-def _imported(module: str) -> Iterator[str]:
-    """Modules of ours, and packages of others, that a module imports anywhere in its text."""
+def _names(module: str) -> Iterator[str]:
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -57,10 +56,13 @@ def _imported(module: str) -> Iterator[str]:
                 yield full if full in TREES else base
 
 
+IMPORTED = {module: set(_names(module)) for module in TREES}  # ours and others', at once or later
+
+
 def _ours(module: str) -> set[str]:
     if module == "recaption":
         return set()  # its one function imports what it needs when it is called
-    return {name for name in _imported(module) if name.split(".")[0] == "recaption"} - {module}
+    return {name for name in IMPORTED[module] if name.split(".")[0] == "recaption"} - {module}
 
 
 def _room(module: str) -> str:
@@ -97,7 +99,7 @@ def test_no_import_climbs() -> None:
 def test_what_reads_runs_needs_neither_the_launcher_nor_tasks(command: str) -> None:
     reached = _reached({command})
     assert {_room(module) for module in reached}.isdisjoint(HEAVY)
-    assert not [m for m in reached for name in _imported(m) if name.split(".")[0] == "hydra"]
+    assert not [m for m in reached for name in IMPORTED[m] if name.split(".")[0] == "hydra"]
 
 
 def test_importing_what_reads_runs_loads_no_launcher() -> None:
@@ -109,9 +111,24 @@ def test_importing_what_reads_runs_loads_no_launcher() -> None:
     assert loaded.isdisjoint({"hydra", "vllm", "torch", *(f"recaption.{r}" for r in HEAVY)})
 
 
+def test_no_module_needs_itself() -> None:
+    for module in TREES:
+        todo, reached = list(_ours(module)), set()
+        while todo:
+            name = todo.pop()
+            assert name != module, f"{module} imports what imports it"
+            if name not in reached:
+                reached.add(name)
+                todo += _ours(name)
+
+
 def test_one_adapter_imports_vllm() -> None:
-    importing = {m for m in TREES for name in _imported(m) if name.split(".")[0] == "vllm"}
-    assert importing == ADAPTER
+    """With parts of its own, which other rooms do not know."""
+    parts = {m for m in TREES for name in IMPORTED[m] if name.split(".")[0] == "vllm"}
+    assert {_room(part) for part in parts} == {"engine"}
+    assert ADAPTER in parts
+    known = {name for m in TREES if _room(m) != "engine" for name in _ours(m)}
+    assert known & parts == {ADAPTER}
 
 
 def test_one_module_links_and_renames() -> None:
