@@ -1,1 +1,1 @@
-"""What commands share: arguments, the terminal, what Slurm and this machine say of a run's tasks."""
+"""Shared by the commands: arguments, terminal output, and the state of a run's jobs and tasks."""

@@ -1,4 +1,4 @@
-"""What works on a run: its jobs in Slurm's queue, and its tasks that are alive on this machine."""
+"""Finds what is working on a run: jobs in Slurm's queue, and tasks alive on this machine."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Submission, read_submission, submission_numbers
 from recaption.run.tasklog import read_log
 
-SUBMITTING_SECONDS = 120.0  # that it may take; those of another machine are not seen to end
+SUBMITTING_SECONDS = 120.0  # that submitting may take; a launch on another machine cannot be seen to end
 
 
 @dataclass(frozen=True)
 class AtWork:
-    """Empty where nothing is seen at work; its text names all of it.
+    """Everything found at work on a run; false if nothing was found, and str() names it all.
 
-    `unanswered` has the jobs of which Slurm says nothing at present, neither that they are in the
-    queue nor that they are not.
+    `unanswered` holds jobs of which nothing is known, because squeue does not answer.
     """
 
     jobs: list[str] = field(default_factory=list)  # Slurm's ids of arrays
-    tasks: dict[str, Process] = field(default_factory=dict)  # here, by SUBMISSION-TASK
-    launches: list[int] = field(default_factory=list)  # that a command here waits for, or submits
+    tasks: dict[str, Process] = field(default_factory=dict)  # on this machine, by SUBMISSION-TASK
+    launches: list[int] = field(default_factory=list)  # submissions that a command on this machine waits for or makes
     unanswered: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -42,8 +41,10 @@ class AtWork:
 
 
 def at_work(paths: RunPaths, numbers: Iterable[int] | None = None) -> AtWork:
-    """Look at every submission, or those of `numbers`: at the queue, and at processes by their pids
-    and start times."""
+    """Look for work of every submission, or of those in `numbers`.
+
+    Asks Slurm's queue, and looks for processes on this machine by pid and start time.
+    """
     chosen = submission_numbers(paths) if numbers is None else numbers
     submissions = [read_submission(paths, number) for number in chosen]
     ids = sorted({job.split("_")[0] for s in submissions for job in s.jobs})
@@ -63,7 +64,7 @@ def at_work(paths: RunPaths, numbers: Iterable[int] | None = None) -> AtWork:
         alive = {n: p for n, p in enumerate(recorded) if is_alive(p) and p.pid != os.getpid()}
         if (
             submission.config.get("wait") is False
-        ):  # these are its tasks, which may only be starting
+        ):  # its tasks may be about to start
             tasks.update({f"{submission.number}-{n}": process for n, process in alive.items()})
         elif alive and ended < len(submission.slices):
             launches.append(submission.number)
@@ -71,8 +72,10 @@ def at_work(paths: RunPaths, numbers: Iterable[int] | None = None) -> AtWork:
 
 
 def _is_submitted(submission: Submission) -> bool:
-    """Whether a command is about to record its jobs or processes; what ended elsewhere is for a while
-    taken to be alive."""
+    """Whether a command is about to record its jobs or processes.
+
+    A command on another machine counts as alive for SUBMITTING_SECONDS.
+    """
     submitter = submission.submitter and Process(**submission.submitter)
     if not submitter or submitter == this_process() or is_gone(submitter):
         return False
@@ -80,7 +83,7 @@ def _is_submitted(submission: Submission) -> bool:
 
 
 def _local(paths: RunPaths, submission: Submission, alive: dict[str, Process]) -> int:
-    """Find a submission's tasks that are alive here; returns how many have ended."""
+    """Find a submission's tasks that are alive on this machine; returns how many have ended."""
     ended = 0
     for task in range(len(submission.slices)):
         logs = [read_log(path) for path in paths.task_logs(submission.number, task)]
@@ -93,7 +96,7 @@ def _local(paths: RunPaths, submission: Submission, alive: dict[str, Process]) -
 
 
 def _process(events: list[dict[str, Any]]) -> Process | None:
-    """Who an attempt is that has not ended, as its log says; 0.1.0's logs don't."""
+    """The process of an attempt that has not ended, from its log; 0.1.0's logs lack it."""
     start = next((e for e in events if e["event"] == "start"), {})
     if not start.get("process") or any(e["event"] == "stop" for e in events):
         return None

@@ -1,4 +1,4 @@
-"""What Slurm says about jobs; it is asked second, after the run directory."""
+"""Asks Slurm about jobs. The run directory is asked first, and Slurm only for what it lacks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SECONDS = 30  # that Slurm's commands get to answer
+SECONDS = 30  # in which Slurm's commands have to answer
 ENDING = set(
     "BOOT_FAIL CANCELLED COMPLETED COMPLETING DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
     "TIMEOUT".split()
 )
-# A user's variables of these commands would filter what they show, or have them ask first.
+# A user's own variables for these commands would filter their output or make them ask questions.
 WISHES = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
-SHORTEST, LONGEST = 1.0, 30.0  # seconds between two questions
+SHORTEST, LONGEST = 1.0, 30.0  # seconds between two queries
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Job:
 
     @property
     def ending(self) -> bool:
-        """Nothing of it works any more, or is about to."""
+        """Whether it is ending: it runs nothing any more, or is about to stop."""
         return self.state in ENDING
 
 
 class Queue:
-    """Asks whether any of these jobs is still in the queue, more and more rarely.
+    """Asks, at growing intervals, whether any of these jobs is still in the queue.
 
-    While the controller does not answer they are taken to be there. Says on stderr when Slurm
-    holds some of them.
+    While the controller does not answer, they are taken to be there. Prints a line on stderr when
+    Slurm holds some of them.
     """
 
     def __init__(self, arrays: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ class Queue:
 
 
 def settings() -> dict[str, str]:
-    """The cluster's configuration as `scontrol show config` prints it; empty where it does not."""
+    """The cluster's configuration from `scontrol show config`; empty if that fails."""
     shown = _output(["scontrol", "show", "config"])
     if shown is None or shown[0]:
         return {}
@@ -81,7 +81,7 @@ def settings() -> dict[str, str]:
 
 
 def jobs(arrays: Sequence[str]) -> dict[str, Job] | None:
-    """Jobs in the queue by id (`A_I` for elements of arrays); None while nobody can tell."""
+    """Jobs in the queue by id (`A_I` for elements of arrays); None if squeue does not answer."""
     if not arrays:
         return {}
     command = ["squeue", "--noheader", "--array", "--format=%i|%T|%N|%r"]
@@ -100,7 +100,7 @@ def jobs(arrays: Sequence[str]) -> dict[str, Job] | None:
 
 
 def cancel(arrays: Sequence[str]) -> str:
-    """Cancel jobs: their tasks get TERM, flush, and are not requeued. Why that failed, or ''."""
+    """Cancel jobs: their tasks get TERM, flush, and are not requeued. Returns why it failed, or ''."""
     shown = _output(["scancel", *arrays])
     if shown is None:
         return "it is not there, or does not answer"
@@ -109,7 +109,7 @@ def cancel(arrays: Sequence[str]) -> str:
 
 
 def ended(ids: Sequence[str]) -> dict[str, str]:
-    """How jobs that left the queue ended, such as OUT_OF_MEMORY, as far as accounting knows."""
+    """How jobs that left the queue ended, such as OUT_OF_MEMORY, for those in Slurm's accounting."""
     if not ids:
         return {}
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
@@ -121,12 +121,12 @@ def ended(ids: Sequence[str]) -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """What Slurm's commands that ask or cancel are called with: SLURM_CONF and its like, no wishes."""
+    """The environment for squeue, sacct and scancel: the site's variables, not the user's options."""
     return {name: value for name, value in os.environ.items() if not name.startswith(WISHES)}
 
 
 def _output(command: list[str]) -> tuple[int, str, str] | None:
-    """Exit code, stdout and stderr; None where the program is missing or does not answer."""
+    """Exit code, stdout and stderr; None if the program is missing or does not answer."""
     try:
         shown = subprocess.run(
             command,

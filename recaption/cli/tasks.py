@@ -1,4 +1,4 @@
-"""The tasks of a run as an operator sees them: logs first, then what Slurm or the machine says."""
+"""The state of a run's tasks, from their logs and from Slurm or the processes on this machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from recaption.run.scan import RunState, TaskState
 
 SILENT_SECONDS = 180.0  # three times the longest interval between two heartbeats
 METRICS = ("tokens_per_second", "starved", "ready", "flying", "memory_bytes")
-YOUNG_SECONDS = 60.0  # in which a task may not have started yet
+YOUNG_SECONDS = 60.0  # age of a submission whose tasks may not have started yet
 NEVER = "never started"
-TAIL, LONGEST = 4096, 200  # bytes of a log that are looked at, characters of a line that are shown
+TAIL, LONGEST = 4096, 200  # bytes read from the end of a log, characters shown of a line
 
 PENDING, STARTING, RUNNING, STOPPING = "pending", "starting", "running", "stopping"
 HELD, STUCK = "held", "stuck"
@@ -38,20 +38,20 @@ class Task:
     state: str
     reason: str
     attempts: int
-    published: int  # shards, by all attempts
-    settled: int  # samples, by all attempts
+    published: int  # shards published by all attempts
+    settled: int  # samples settled by all attempts
     rate: float  # samples/s lately
-    restarts: int  # of engines, in the latest attempt
-    engines: int | None  # in the latest attempt, without those given up on; None before its report
+    restarts: int  # restarts of engines in the latest attempt
+    engines: int | None  # still in use in the latest attempt; None until it reports
     engines_wanted: int | None
-    metrics: dict[str, float]  # METRICS, at its latest heartbeat
+    metrics: dict[str, float]  # the METRICS of its latest heartbeat
     started: float | None
     last_sign: float | None
     log: str
 
     @property
     def live(self) -> bool:
-        """Whether it is at work or may still come to it."""
+        """Whether it is at work or may still start."""
         return self.state in LIVE
 
 
@@ -145,7 +145,7 @@ def _cluster_state(latest: TaskState, job: slurm.Job | None, *, known: bool) -> 
 
 
 def _unanswered(latest: TaskState) -> tuple[str, str]:
-    """squeue is not there or gives no answer: the log alone has to tell."""
+    """A Slurm task's state from its log alone, because squeue is missing or does not answer."""
     if latest.stop:
         return _ended(latest)
     return _alive(latest) if latest.start else (UNKNOWN, "squeue does not answer")
@@ -185,7 +185,7 @@ def _ended(latest: TaskState) -> tuple[str, str]:
 
 
 def never_started(log: str) -> str:
-    """Why a task that wrote no log of its own ended, as far as the last line that it printed says."""
+    """Why a task that wrote no log of its own ended: the last line of its output, if there is one."""
     try:
         lines = shared.content(Path(log))[-TAIL:].decode(errors="replace").split("\n")
     except OSError:
@@ -206,7 +206,7 @@ def _is_there(latest: TaskState) -> bool:
 
 
 def _waiting(tasks: list[Task], submission: Submission) -> list[Task]:
-    """A local task without a log waits for its turn only while its launcher may still be there."""
+    """Whether a local task without a log may still start: its launcher may be alive."""
     waits = any(t.live and t.attempts for t in tasks)
     waits |= time.time() - submission.created < YOUNG_SECONDS and not all(t.attempts for t in tasks)
     return [
@@ -216,7 +216,7 @@ def _waiting(tasks: list[Task], submission: Submission) -> list[Task]:
 
 
 def _accounted(tasks: list[Task]) -> list[Task]:
-    """Name the end of lost Slurm tasks, where accounting knows it."""
+    """Add how lost Slurm tasks ended, as far as Slurm's accounting knows."""
     lost = [t.job for t in tasks if t.state == LOST and t.job and "-" not in t.job]
     known = slurm.ended(lost[:100])
     return [
@@ -228,5 +228,5 @@ def _accounted(tasks: list[Task]) -> list[Task]:
 
 
 def _ending(known: str, seen: str) -> str:
-    """What accounting says, before what the log says of a task that never started."""
+    """How a task ended: as accounting says, else as its output says."""
     return f"{known}, {seen}" if seen.startswith(f"{NEVER}:") else known

@@ -1,4 +1,4 @@
-"""What a stream can show: a bar on a terminal, lines elsewhere; colours unless they are not wanted."""
+"""Progress and colors, as far as a stream can show them: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TextIO
 from tqdm import tqdm
 
 LINE_SECONDS = 5.0
-MANY = 100  # of what there is less, no first line announces
+MANY = 100  # with fewer items to do, no line is printed at the start
 
 
 def is_live(stream: TextIO) -> bool:
-    """Whether what was written can be overwritten: a terminal, and not a dumb one."""
+    """Whether printed text can be overwritten: on a terminal that is not dumb."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def has_colours(stream: TextIO) -> bool:
-    """is_live, unless NO_COLOR (no-color.org) is set and not empty."""
+    """Whether to print colors: if is_live, unless NO_COLOR (no-color.org) is set and not empty."""
     return is_live(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -51,7 +51,7 @@ class Progress:
         self.bar.close()
 
     def update(self) -> None:
-        """One more is done."""
+        """Count one more item as done."""
         self.done += 1
         self.bar.update()
         if time.monotonic() - self.last_line >= LINE_SECONDS:

@@ -13,7 +13,7 @@ from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
 MAX_GPUS = 64
-BUILTIN = "builtin:"  # begins the path of a model that is in the package
+BUILTIN = "builtin:"  # prefix of the path of a model inside the package
 POISONS = ("crash", "hang", "error", "refuse", "cut")
 GPUS = re.compile(r"(?:[A-Za-z0-9][\w.+-]*:)?\d+", re.ASCII)
 TIME = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|()(\d+):(\d+):(\d+)", re.ASCII)
@@ -75,7 +75,7 @@ def check(config: Config) -> None:
 
 
 def _text_key(data: Data) -> str:
-    """The extension as Sample.find takes it."""
+    """data.text_key in lower case and without a dot."""
     found = data.text_key.lower().removeprefix(".")
     if found and found in data.image_keys:
         reason = "is the extension of a picture too, see data.image_keys"
@@ -87,7 +87,7 @@ def _text_key(data: Data) -> str:
 
 
 def _size(key: str, value: Any) -> list[int] | None:
-    """[height, width] from a side or such a list."""
+    """[height, width], from such a list or from one number for both."""
     if value is None:
         return None
     sides = value if isinstance(value, list) else [value, value]
@@ -97,7 +97,7 @@ def _size(key: str, value: Any) -> list[int] | None:
 
 
 def check_folder(key: str, value: str) -> None:
-    """Raise UserError for a URL where a run's folder is needed."""
+    """Raise UserError for a URL: a run directory is always a local folder."""
     if URL.match(value):
         local = "must be a folder here; recaption.upload copies a run to s3:// and hf://"
         raise bad_value(key, value, local)
@@ -131,7 +131,7 @@ def minutes(value: Any) -> int | None:
 
 
 def _gpus(value: Any) -> int | str | None:
-    """slurm.gpus as a number, or as TYPE:N where a type is asked for."""
+    """slurm.gpus as a number, or as TYPE:N if a type was given."""
     if value is None:
         return None
     text = str(value)

@@ -34,7 +34,7 @@ def conf_dir() -> Path:
 
 
 def sweep_points(words: Sequence[str]) -> list[list[str]]:
-    """The words of every point of a sweep, in Hydra's order (the last key varies fastest)."""
+    """The words of each point of a sweep, in Hydra's order: the last key varies fastest."""
     prepared = overrides.prepare(words, sweep=True)
     with user_errors():
         parsed = OverridesParser.create().parse_overrides(overrides=prepared)
@@ -51,9 +51,9 @@ def compose_config(
 ) -> DictConfig:
     """Compose prepared words (see overrides.prepare) into an unresolved, typed DictConfig.
 
-    `config_dir` adds a user's presets to ours, and may hold the primary configuration; `version`
-    takes the defaults and presets of an earlier version (config.earlier). Raises UserError for
-    whatever does not fit the schema.
+    `config_dir` is a folder with presets of the user's, in addition to the packaged ones; it may
+    also hold the primary configuration. `version` selects the defaults and presets of an earlier
+    version (config.earlier). Raises UserError for anything that does not fit the schema.
     """
     schema = _schema() if version is None else earlier.defaults(version)
     ConfigStore.instance().store(name="recaption_schema", node=renamed.accept_old(schema))
@@ -65,7 +65,7 @@ def compose_config(
     if primary is None:
         raise bad_choice("--config-name", config_name, _names(folders))
     path = [overrides.quote(f"file://{folder}") for folder in folders if folder != primary]
-    emptied = [w for w in prepared if version is None and overrides.empties(w)]  # 0.1.0 merged
+    emptied = [w for w in prepared if version is None and overrides.empties(w)]  # 0.1.0 merged such a value
     words = [word for word in prepared if word not in emptied]
     with (
         user_errors(folders),
@@ -80,7 +80,7 @@ def compose_config(
                 chosen = model_source.CUSTOM
                 given.append(f"model={chosen}")
                 cfg = compose(config_name, given, return_hydra_config=True)
-        except ValueError as e:  # what Hydra raises for a defaults list
+        except ValueError as e:  # Hydra raises it for a bad defaults list
             raise UserError(_hint(f"defaults of a preset: {e}")) from None
     for word in emptied:
         _empty(cfg, word.partition("=")[0].lstrip("+"), words)
@@ -93,14 +93,14 @@ def compose_config(
 
 
 def _schema() -> DictConfig:
-    """The typed configuration, where only a preset of the slurm group says where tasks run."""
+    """The typed configuration without slurm.kind, which a preset of the slurm group has to set."""
     schema: DictConfig = OmegaConf.structured(Config)
     schema.slurm.kind = MISSING
     return schema
 
 
 def _empty(cfg: DictConfig, key: str, words: Sequence[str]) -> None:
-    """Apply KEY={}: of a mapping only what other words name is left, where Hydra would merge."""
+    """Apply KEY={}: empty the mapping, except for entries that other words set. Hydra would merge."""
     named = [f"{word.partition('=')[0].lstrip('+')}." for word in words]
     mapping = OmegaConf.select(cfg, key) or {}
     left = {k: v for k, v in mapping.items() if any(n.startswith(f"{key}.{k}.") for n in named)}
@@ -109,7 +109,7 @@ def _empty(cfg: DictConfig, key: str, words: Sequence[str]) -> None:
 
 @contextmanager
 def _times_as_text() -> Iterator[None]:
-    """Read presets without YAML 1.1's numbers of base 60: 4:00:00 is text, not 14400."""
+    """Read 4:00:00 in presets as text; YAML 1.1 reads it as a base-60 number, 14400."""
     before = yaml.SafeLoader.yaml_implicit_resolvers  # OmegaConf's loader derives from it
     text = ("tag:yaml.org,2002:str", BASE_60)
     changed = {first: [text, *before.get(first, [])] for first in "-+0123456789"}
@@ -172,7 +172,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def user_errors(folders: Sequence[Path] = ()) -> Iterator[None]:
     """Turn what Hydra, OmegaConf and YAML raise for a wrong configuration into UserError.
 
-    Presets are looked up in `folders` where the error does not name the key.
+    If the error does not name the key, it is looked for in the presets in `folders`.
     """
     try:
         yield
@@ -190,7 +190,7 @@ def user_errors(folders: Sequence[Path] = ()) -> Iterator[None]:
 
 
 def _readable(error: HydraException | OmegaConfBaseException, folders: Sequence[Path]) -> UserError:
-    """One line that begins with the key, and says which preset it is in, where that is known."""
+    """One line that begins with the key and names its preset, as far as these are known."""
     first, *more = str(error).splitlines()
     file = re.match(r"In '(.+)': \w+ raised while composing config:", first)
     text, where = (more[0], f" (in {file[1]}.yaml)") if file and more else (first, "")

@@ -1,8 +1,8 @@
-"""Combinations of keys that are refused for a new run, and only said for one that exists.
+"""Combinations of keys that are refused for a new run; for an existing run they are warnings.
 
-What was asked for happens, or a message says why not: a key that is there to shape captions or
-scores, and can shape none in the chosen combination, is refused when it is named. Keys that say
-where, how fast or how safely the work is done are always accepted; so are presets.
+A key that is meant to shape captions or scores is refused if it is named on the command line and
+has no effect together with the other keys. Keys that say where, how fast or how safely the work is
+done are always accepted, and so are the keys that presets set.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from recaption.config.taken import KEYS
 
 @dataclass(frozen=True)
 class Idle:
-    """Keys that do nothing where `when` holds, and what they need instead."""
+    """Keys that have no effect if `when` holds, and the reason, for the message."""
 
-    keys: tuple[str, ...]  # with a dot at its end: all below it
+    keys: tuple[str, ...]  # a name that ends in a dot stands for all keys below it
     when: Callable[[Config], bool]
     why: str
 
@@ -33,7 +33,7 @@ def _unchecked(flag: str) -> Callable[[Config], bool]:
 
 
 def _greedy(c: Config) -> bool:
-    """Whether every answer is the likeliest; retries are hotter."""
+    """Whether every token is the likeliest one, in retries too."""
     hotter = c.quality.retries > 0 and c.quality.temperature_step > 0
     return c.sampling.temperature == 0 and not hotter
 
@@ -102,9 +102,9 @@ IDLE = (
 
 
 def refusals(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> list[str]:
-    """Why a new run is not made of this configuration, each as one message; empty where it may be.
+    """Why this configuration is refused for a new run, one message per reason; usually none.
 
-    `named` has the keys of the command line, such as `model.revision`.
+    `named` holds the keys that the command line names, such as `model.revision`.
     """
     found = [
         f"{_shown(config, key)}: {idle.why}"
@@ -126,7 +126,7 @@ def refusals(config: Config, prompts: Sequence[Prompt], named: Collection[str]) 
 
 
 def remarks(config: Config, named: Collection[str]) -> list[str]:
-    """What is accepted, though less comes of it than somebody might expect."""
+    """Warnings about keys that are accepted but do less than one might expect."""
     found = []
     longest, room = config.sampling.max_tokens, config.model.max_model_len
     if longest >= room:
@@ -144,11 +144,11 @@ def remarks(config: Config, named: Collection[str]) -> list[str]:
 
 
 def _unnamed_prompt(prompts: Sequence[Prompt], named: Collection[str]) -> list[str]:
-    """A text under the name of another one would be labelled as it, in rows and folders."""
+    """A new prompt text needs a name of its own, which labels its captions in rows and folders."""
     if "prompt.text" not in named or "prompt.name" in named:
         return []
     return [
-        f"prompt.text: needs a prompt.name; without one its captions would be labelled "
+        f"prompt.text: needs a prompt.name; without one its captions would be labeled "
         f"{prompts[0].name}, the name of a preset"
     ]
 
@@ -182,7 +182,7 @@ def _lists(config: Config, named: Collection[str]) -> Iterator[str]:
 
 
 def _value(config: Config, key: str) -> Any:
-    """The value at a key of the command line; None where there is none, and for a whole group."""
+    """The value of a key of the command line; None if it has none or is a whole group."""
     node: Any = asdict(config)
     for part in key.split("."):
         node = node.get(part) if isinstance(node, dict) else None
@@ -190,7 +190,7 @@ def _value(config: Config, key: str) -> Any:
 
 
 def _shown(config: Config, key: str) -> str:
-    """KEY=VALUE, without values that are long or may hold a secret."""
+    """KEY=VALUE, or KEY alone if the value is long or may hold a secret."""
     value = _value(config, key)
     plain = isinstance(value, str | int | float) and not key.startswith("slurm.additional")
     return f"{key.rstrip('_')}={value}" if plain else key.rstrip("_")

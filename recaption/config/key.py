@@ -7,13 +7,14 @@ from typing import Any
 
 
 def key(default: Any, doc: str, **limits: Any) -> Any:
-    """A field with its meaning; `choices`, or `low` and `high`, limit its values.
+    """A field with its documentation; `choices`, or `low` and `high`, limit its values.
 
-    A key that 0.1.0 lacked says in `was` what a record without it stands for: runs of 0.1.0 have
-    that value, and while a run has it the key is not in its identity.
+    A key that version 0.1.0 lacked has a `was`: the value that stands for 0.1.0's behavior. Runs
+    whose record lacks the key have that value, and the key is left out of a run's identity while it
+    has that value.
 
-    How the command line takes a value (see config.overrides): `literal`, or as a `path` (where `~`
-    is the home folder, in presets too) or `text`.
+    `literal`, `path` and `text` say how the command line reads the value (see config.overrides). In
+    a `path`, `~` is the home folder, in presets too.
     """
     if isinstance(default, (list, dict)):
         copied = default

@@ -1,4 +1,4 @@
-"""Where a model comes from: a preset's own place, or another one that the command line names."""
+"""Where a model comes from: the preset's source, or another one given on the command line."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ SOURCES = ("model.path", "model.repo")
 
 
 def named_sources(words: Iterable[str]) -> dict[str, str]:
-    """The words that say where a model's files are, by key."""
+    """The given values of model.path and model.repo, by key."""
     pairs = (word.lstrip("+").partition("=") for word in words)
     return {key: value for key, _, value in pairs if key in SOURCES and value != "null"}
 
 
 def needs_custom(chosen: str, words: Iterable[str]) -> bool:
-    """Whether these words bring a model without saying model=…, so that tiny's keys are not its."""
+    """Whether these words give a model's source without model=…; tiny's keys do not fit it then."""
     chose = any(word.lstrip("+").startswith("model=") for word in words)
     return chosen == TINY and not chose and bool(named_sources(words))
 
 
 def settle_source(model: DictConfig, chosen: str, words: Iterable[str]) -> None:
-    """Leave one source in a composed model: the one that was named, else the preset's.
+    """Leave one source in a composed model: the one given on the command line, else the preset's.
 
-    Raises UserError for two, and for another one than the shipped of model=tiny.
+    Raises UserError if two are given, or if one is given with model=tiny.
     """
     named = named_sources(words)
     if chosen == TINY and named:
@@ -50,7 +50,7 @@ def settle_source(model: DictConfig, chosen: str, words: Iterable[str]) -> None:
 
 
 def check_name(model: DictConfig) -> None:
-    """A model that no preset knows needs a name, by which its captions are told from others'."""
+    """A model without a preset needs a name, which tells its captions from those of others."""
     if OmegaConf.is_missing(model, "name"):
         raise UserError(
             "model.name: needed for a model without a preset; it names the default output folder "

@@ -1,4 +1,4 @@
-"""Options of sbatch under slurm.additional that recaption gives itself, or that another key gives."""
+"""Options of sbatch that slurm.additional may not set: recaption or another key sets them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recaption.config.schema import Slurm
 LOGS = "the tasks' logs are in RUN/.recaption/logs"
 ANSWER = "recaption reads sbatch's answer"
 ONE_EACH = "a task is one process on each of its nodes"
-OURS = {  # option → what stands for it
+OURS = {  # option → where it is set instead
     "array": "see slurm.tasks and slurm.parallelism",
     "requeue": "see slurm.requeue",
     "no-requeue": "see slurm.requeue",
@@ -36,7 +36,7 @@ OURS = {  # option → what stands for it
     "quiet": ANSWER,
     "wrap": "recaption writes the batch script",
 }
-BESIDE = {  # option → the key that has to be null for it
+BESIDE = {  # option → the key under slurm. that has to be null if it is set
     "gpus": "gpus",
     "gpus-per-node": "gpus",
     "gpus-per-task": "gpus",
@@ -49,7 +49,7 @@ BESIDE = {  # option → the key that has to be null for it
 
 
 def taken_options(slurm: Slurm) -> list[str]:
-    """Why options under slurm.additional cannot be given there, each as one message."""
+    """One message for each option under slurm.additional that cannot be set there."""
     if slurm.kind != "cluster":
         return []
     return [message for item in slurm.additional.items() if (message := _taken(slurm, *item))]
@@ -74,7 +74,7 @@ def _taken(slurm: Slurm, name: str, value: Any) -> str:
 
 
 def _named(option: str, table: Mapping[str, Any]) -> str | None:
-    """The option of a table that sbatch takes for this one, which may be abbreviated."""
+    """The option in a table that sbatch understands by this one, which may be abbreviated."""
     if option in {*OURS, *BESIDE}:
         return option if option in table else None
     return next((name for name in table if name.startswith(option)), None)

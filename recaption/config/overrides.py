@@ -1,8 +1,9 @@
-"""The command line's KEY=VALUE words, made fit for Hydra's parser.
+"""Prepares the command line's KEY=VALUE words for Hydra's parser.
 
-Values of keys that the schema calls `literal` reach the configuration exactly as the shell passed
-them: braces, commas, `=`, quotes and `${` mean nothing there. So do those of a `path` or `text`, but
-for `${KEY}`, and commas in a sweep. Everything else is Hydra's own grammar.
+The values of keys that the schema calls `literal` reach the configuration exactly as the shell
+passed them: braces, commas, `=`, quotes and `${` have no special meaning. The same holds for keys
+that it calls `path` or `text`, except that `${KEY}` is a reference and commas separate the values
+of a sweep. All other values follow Hydra's grammar.
 """
 
 from __future__ import annotations
@@ -19,21 +20,23 @@ from recaption.errors import UserError, bad_key
 
 GROUPS = frozenset({"data", "model", "prompt", "engine", "slurm", "watermark", "output"})
 NULL, SWITCHES = "null", ("true", "false")
-WHOLE = re.compile(r"""(['"])(?:(?!\1).)*\1""", re.DOTALL)  # a value in quotes, with none inside
+WHOLE = re.compile(r"""(['"])(?:(?!\1).)*\1""", re.DOTALL)  # a value in quotes, without such quotes inside
 BRACKETS = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a key leads: metadata of the field that has it, and whether that is a free mapping."""
+    """What the schema says of a key: its field's metadata, and whether it is a free mapping."""
 
     metadata: Mapping[str, Any]
     mapping: bool = False
-    inside: bool = False  # below the mapping, not the mapping as a whole
+    inside: bool = False  # an entry of the mapping, not the mapping as a whole
 
 
 def prepare(words: Iterable[str], *, sweep: bool = False) -> list[str]:
-    """Check keys and quote values that are taken as they are; with `sweep`, commas separate points.
+    """Check keys, and quote the values that Hydra should not interpret.
+
+    With `sweep`, commas separate the values of different points.
 
     Old names of keys become today's. Raises UserError for a word without `=`, an unknown key, or a
     key given twice.
@@ -66,7 +69,7 @@ def prepare(words: Iterable[str], *, sweep: bool = False) -> list[str]:
 
 
 def _taken(place: Place, value: str, *, sweep: bool) -> str:
-    """A value for Hydra's parser, quoted as far as its key takes it as it is."""
+    """A value for Hydra's parser, in quotes if its key takes it literally."""
     kinds = place.metadata
     if place.mapping and not place.inside:
         return value
@@ -86,7 +89,7 @@ def _taken(place: Place, value: str, *, sweep: bool) -> str:
 
 
 def _pieces(value: str) -> list[str]:
-    """What stands between the commas outside of brackets and of pieces in quotes."""
+    """Split at commas, except for those inside brackets or quotes."""
     pieces, depth, position = [""], 0, 0
     while position < len(value):
         quoted = WHOLE.match(value, position) if not pieces[-1] else None
@@ -101,8 +104,10 @@ def _pieces(value: str) -> list[str]:
 
 
 def quote(value: str, *, references: bool = False) -> str:
-    """`value` as a Hydra quoted string that OmegaConf resolves to exactly `value`, but for
-    `${KEY}` where `references` are wanted."""
+    """A quoted string that Hydra and OmegaConf read as exactly `value`.
+
+    With `references`, `${KEY}` in it is replaced by the value of KEY.
+    """
     if not references:
         value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
     value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
@@ -110,19 +115,19 @@ def quote(value: str, *, references: bool = False) -> str:
 
 
 def empties(word: str) -> bool:
-    """Whether a prepared word is KEY={} of a free mapping."""
+    """Whether a prepared word empties a free mapping: KEY={}."""
     return word.endswith("={}") and check_key(word.removesuffix("={}").lstrip("+")).mapping
 
 
 def stored_key(key: str) -> str:
-    """A key as the schema spells it, by today's name; `class`, a word of Python, is class_ there."""
+    """A key as the schema spells it, by today's name; `class`, a Python keyword, is class_ there."""
     key = RENAMED.get(key, key)
     scorer = key.startswith(("watermark.", "scorers.")) and key.endswith(".class")
     return f"{key}_" if scorer else key
 
 
 def check_key(key: str) -> Place:
-    """Walk the schema along a dotted key, whose place is returned; UserError if there is none."""
+    """Find a dotted key in the schema; raises UserError if there is no such key."""
     node: Any = Config
     path = ""
     metadata: Mapping[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Records of configurations on disk, of this version and of earlier ones, as dataclasses."""
+"""Reads configurations that this version or an earlier one has recorded on disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ T = TypeVar("T")
 def from_record(kind: type[T], record: Mapping[str, Any], where: str) -> T:
     """A flat record as an object of `kind`.
 
-    A field that the record lacks gets what its absence stood for (see config.key). Raises UserError
-    for a field that `kind` does not know, naming it and `where` it stands.
+    A field that the record lacks gets the value that its absence stands for (see config.key). Raises
+    UserError for a field that `kind` does not have; the message names the field and `where` it is.
     """
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(record) - set(known))
@@ -32,14 +32,14 @@ def from_record(kind: type[T], record: Mapping[str, Any], where: str) -> T:
 
 
 def absence(field: Field[Any]) -> Any:
-    """What a record without this field stands for: `was`, else its default; MISSING if it has none."""
+    """The value of a field that a record lacks: its `was`, else its default, else MISSING."""
     if "was" in field.metadata:
         return copy.deepcopy(field.metadata["was"])
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def typed_config(record: Mapping[str, Any], where: str = "configuration") -> Config:
-    """The inverse of run.record.plain_config; values are taken as they are, `${` too."""
+    """The inverse of run.record.plain_config; `${` in values is not interpreted."""
     hints = get_type_hints(Config)
     sections: dict[str, Any] = {}
     for name, value in record.items():
@@ -55,14 +55,14 @@ def typed_config(record: Mapping[str, Any], where: str = "configuration") -> Con
 
 
 def _classless(scorer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """0.1.0 recorded a class for models of one number too, where it means nothing."""
+    """Drop the class that 0.1.0 also recorded for models that give a single number."""
     if "layout" in scorer or scorer["kind"] == "softmax":
         return scorer
     return {**scorer, "class_": None}
 
 
 def new_keys(kind: type[Any] = Config) -> dict[str, Any]:
-    """The keys that 0.1.0 lacked, nested as in the schema, each with what its absence stood for."""
+    """The keys that 0.1.0 lacked, nested as in the schema, with the values they stand for there."""
     found: dict[str, Any] = {}
     hints = get_type_hints(kind)
     for f in fields(kind):

@@ -1,4 +1,4 @@
-"""The ONNX scorers of a run: the watermark classifier is one of them, under its own section."""
+"""The ONNX scorers of a run, the watermark classifier included, which has its own section."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def named_scorers(section: Mapping[str, Any]) -> dict[str, Scorer]:
-    """The `scorers` section, name → values, as typed scorers.
+    """The `scorers` section as typed scorers, by name.
 
     Raises UserError for an unknown key or a value of a wrong type.
     """
@@ -49,7 +49,7 @@ def named_scorers(section: Mapping[str, Any]) -> dict[str, Scorer]:
 
 
 def all_scorers(config: Config) -> dict[str, Scorer]:
-    """Every scorer that is on, by name; `NAME_score` is its column and field."""
+    """Every scorer of the run, by name; its scores are in the column and field `NAME_score`."""
     scorers: dict[str, Scorer] = {}
     if config.watermark.kind != "off":
         values = asdict(config.watermark)
@@ -59,12 +59,12 @@ def all_scorers(config: Config) -> dict[str, Scorer]:
 
 
 def class_of(scorer: Scorer) -> int:
-    """Which of several numbers is the score; the second one where none is named."""
+    """The position, in the model's output, of the number that is the score; by default 1."""
     return SECOND if scorer.class_ is None else scorer.class_
 
 
 def section(name: str) -> str:
-    """The configuration key above a scorer's keys."""
+    """The key of a scorer's section."""
     return name if name == WATERMARK else f"scorers.{name}"
 
 

@@ -1,4 +1,7 @@
-"""Which key of a preset has a list for a mapping, or a mapping for a list: merging does not say."""
+"""Finds the key of a preset that has a list instead of a mapping, or a mapping where none fits.
+
+Hydra and OmegaConf do not name the key when merging such a preset fails.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ PACKAGE = re.compile(r"^# *@package +(\S+)", re.MULTILINE)
 
 
 def misshapen(preset: str, folders: Sequence[Path]) -> str | None:
-    """What is wrong with the first such key of a preset, such as `model/site`; None without one."""
+    """A message about the first such key of a preset, such as `model/site`; None if there is none."""
     for folder in folders:
         path = folder / f"{preset}.yaml"
         if not path.is_file():
@@ -37,7 +40,7 @@ def _wrong(content: Mapping[str, Any], prefix: str) -> Iterator[str]:
             continue
         try:
             mapping = check_key(key).mapping
-        except UserError:  # a section without keys of a group, or what merging names itself
+        except UserError:  # a section, or an unknown key, which merging does name
             mapping = True
         if mapping and isinstance(value, list):
             yield f"{key}: a mapping of names to values is needed, not a list"

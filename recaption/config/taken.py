@@ -1,8 +1,8 @@
-"""Arguments of vLLM that a key of ours stands for, so that model.engine is no place for them."""
+"""Arguments of vLLM that recaption has keys for; they cannot be given in model.engine."""
 
 from __future__ import annotations
 
-KEYS = {  # an argument of vLLM → the key that says it
+KEYS = {  # argument of vLLM → the key to use instead
     "model": "model.path or model.repo",
     "tokenizer": "model.path or model.repo",
     "hf_config_path": "model.path or model.repo",

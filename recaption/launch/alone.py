@@ -1,4 +1,4 @@
-"""One submission at a time works on a run, unless more are asked for."""
+"""Makes sure that one submission at a time works on a run, unless force=true."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from recaption.run.record import Submission, add_jobs
 
 
 def refuse_at_work(paths: RunPaths, numbers: Iterable[int]) -> None:
-    """Raise UserError where one of these submissions is at work.
+    """Raise UserError if one of these submissions is at work.
 
-    A second array beside the first would only take its shards away from it.
+    A second array would only take shards away from the first.
     """
     found = at_work(paths, numbers)
     if found.unanswered:
@@ -32,10 +32,10 @@ def refuse_at_work(paths: RunPaths, numbers: Iterable[int]) -> None:
 
 
 def give_way(paths: RunPaths, submission: Submission, seen: Collection[int], tag: str) -> None:
-    """Of launches at the same instant, all of which saw nothing at work, the first goes on.
+    """Withdraw this submission if another launch submitted the run at the same instant.
 
-    Numbers are given out one by one, so a submission that has one finds all that came before it.
-    Raises UserError where one of those that were not `seen` is at work, and withdraws this one.
+    Submissions are numbered one by one, so of several launches that saw nothing at work the one with
+    the lowest number goes on. Raises UserError if a submission that was not `seen` is at work.
     """
     try:
         refuse_at_work(paths, [n for n in range(submission.number) if n not in seen])

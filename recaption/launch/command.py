@@ -33,7 +33,7 @@ DEFAULT_DIR = "outputs/${data.name}/${model.name}/${prompt.name}"
 
 @dataclass(frozen=True)
 class Point:
-    """One composed run of a launch, and what is there of it already."""
+    """One composed run of a launch, and the run that exists already, if any."""
 
     words: list[str]
     config: Config
@@ -43,7 +43,7 @@ class Point:
 
 
 def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
+    """The command; returns its exit code, and raises UserError if it is used wrongly."""
     options = parse(arguments)
     if options.help:
         from recaption.launch.help import launch_help
@@ -67,10 +67,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _point(words: list[str], options: Options) -> Point:
-    """Today's run of prepared words, or the run of an earlier version that these words made.
+    """The run that prepared words stand for: today's, or one that an earlier version made of them.
 
-    A run goes on with the defaults and presets of the version that froze it, and what is refused
-    today does not hold for it.
+    A run keeps the defaults and presets of the version that froze it, and today's refusals do not
+    apply to it.
     """
     refusal, point = None, None
     try:
@@ -102,8 +102,8 @@ def compose_point(
 ) -> Point:
     """One run of prepared words, with the defaults and presets of an earlier `version`, if any.
 
-    Raises UserError for what does not fit, and without data.shards unless they are not needed: then
-    there are none.
+    Raises UserError for a configuration that is not valid, and if data.shards is missing although
+    shards are needed.
     """
     compose: dict[str, Any] = {
         "config_dir": options.config_dir,
@@ -146,7 +146,7 @@ def compose_point(
 
 
 def _check_distinct(points: list[Point]) -> None:
-    """Two points in one directory would be one run with two configurations."""
+    """Raise UserError for two points of a sweep with the same run directory."""
     first: dict[str, Point] = {}
     for point in points:
         other = first.setdefault(point.config.output.dir, point)
@@ -160,7 +160,7 @@ def _check_distinct(points: list[Point]) -> None:
 
 
 def _launch(point: Point) -> Outcome:
-    """Freeze and submit one run; waits for it where that is asked for."""
+    """Freeze and submit one run, and wait for it if the user asked for that."""
     config = point.config
     patterns = patterns_of(point.there)
     shards = inputs(config, patterns)
@@ -182,7 +182,7 @@ def _launch(point: Point) -> Outcome:
 
 
 def _unshared(given: str) -> str:
-    """Why the nodes may not see an output.dir as it was given; empty where nothing speaks for it."""
+    """A warning if the given output.dir is probably not visible to the nodes, else ''."""
     path = Path(given).expanduser()
     if own := next((folder for folder in NODES_OWN if path.is_relative_to(folder)), None):
         return f"output.dir={path}: {own} is each node's own, and all have to see the run"
@@ -192,7 +192,7 @@ def _unshared(given: str) -> str:
 
 
 def _sweep(points: list[Point]) -> int:
-    """Launch every point, whatever becomes of the others; the worst exit code wins."""
+    """Launch every point, even if others fail; returns the worst exit code."""
     outcomes: list[Outcome] = []
     for point in points:
         if any(o.text == STOPPED for o in outcomes):
@@ -204,7 +204,7 @@ def _sweep(points: list[Point]) -> int:
             print(f"{_label(point, points)}: {e}", file=sys.stderr)
             code, text = (2, "refused") if isinstance(e, UserError) else (1, "failed")
             outcomes.append(Outcome(None, "-", code, text))
-    outcomes = waited(outcomes)  # of Slurm's jobs, once all are submitted
+    outcomes = waited(outcomes)  # for Slurm's jobs, once all are submitted
     print(f"\n{'point':40} {'jobs':16} {'result':14} run directory")
     for point, outcome in zip(points, outcomes, strict=True):
         where = outcome.run or point.config.output.dir

@@ -1,7 +1,7 @@
-"""What sbatch is called with, and what of it reaches a job.
+"""The environment that sbatch is called with, and the part of it that reaches a job.
 
-A launch may itself stand in a job, an allocation or a shell with a profile for sbatch: a job's own
-variables describe that job, and are no wishes for another one.
+Launch may itself run inside a job or an allocation. The variables that describe that job must not
+act on the new one, while the user's own variables for sbatch (SBATCH_*) should.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 
 OF_A_JOB = ("SLURM_", "SRUN_", "SUBMITIT_")
 OF_THE_SITE = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
-WISH = "SBATCH_"  # sbatch takes these over the options of a script
+WISH = "SBATCH_"  # to sbatch these override the options in a script
 OPTION = re.compile(r"^#SBATCH --([\w-]+)", re.MULTILINE)
-NAMES = {  # variables that are not called as their option
+NAMES = {  # variables and options that set the same thing under another name
     "array-inx": "array",
     "timelimit": "time",
     "mem-per-node": "mem",
@@ -28,15 +28,15 @@ NAMES = {  # variables that are not called as their option
     "mem-per-gpu": "mem",
     "cpus-per-gpu": "cpus-per-task",
 }
-NEVER = re.compile(r"BIND|^SBATCH_WAIT$")  # how CPUs are bound is a job's own; `wait` is a key
-# The first line of a batch script: nothing meant for sbatch reaches the job, nor, where that is no
-# array, the name of another one.
+NEVER = re.compile(r"BIND|^SBATCH_WAIT$")  # CPU binding describes the present job; `wait` is a key of ours
+# The first line of a batch script: variables for sbatch do not reach the job, nor, if the job is no
+# array, do the variables of an array that launch runs in.
 FORGET = 'unset "${!SBATCH_@}"'
 FORGET_ARRAY = f'{FORGET} "${{!SLURM_ARRAY_@}}"'
 
 
 def wishes(script: str, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The user's own variables for sbatch, but those that an option of the script stands for."""
+    """The user's own variables for sbatch, except those that the script sets by an option."""
     ours = {NAMES.get(option, option) for option in OPTION.findall(script)}
     found = []
     for name in environment:
@@ -47,7 +47,7 @@ def wishes(script: str, environment: Mapping[str, str] = os.environ) -> list[str
 
 
 def cleaned(script: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment without what describes a job that this is part of."""
+    """The environment without the variables that describe a job that launch runs in."""
     kept = {*OF_THE_SITE, *wishes(script, environment)}
     return {
         name: value
@@ -66,7 +66,7 @@ def exports(script: str, environment: Mapping[str, str] = os.environ) -> bool:
 
 @contextlib.contextmanager
 def for_sbatch(script: str, more: Mapping[str, str]) -> Iterator[None]:
-    """Within it, this process has the environment that sbatch is to be called with, and `more`."""
+    """Give this process the environment that sbatch should have, with `more`, within the context."""
     before = dict(os.environ)
     clean = cleaned(script, before)
     for name in before.keys() - clean.keys():

@@ -1,4 +1,4 @@
-"""Whether a new run's prompts name fields that are there, by the first samples of its first shard."""
+"""Checks that the fields in a new run's prompts exist, in the first samples of its first shard."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from recaption.shard.rules import Texts
 from recaption.shard.samples import Layout
 from recaption.shard.write import Reader, source_text
 
-FIRST = 100  # samples that are looked at
-NAMED = 12  # of the JSON's fields, in a message
+FIRST = 100  # samples that are read
+NAMED = 12  # fields of the JSON that a message lists
 
 
 def check_fields(config: Config, prompts: Sequence[Prompt], shards: Sequence[InputShard]) -> None:
     """Raise UserError for a field that none of the first samples of a local first shard has.
 
-    Where a word stands for it, that is only said. A shard that cannot be read says nothing.
+    If the prompt gives a word for samples without the field, this is a warning only. If the shard
+    cannot be read, nothing is checked.
     """
     wanted = [(p, f) for p in prompts for f in fields_of(p) if f.source != "captions"]
     samples = _samples(config, shards[0].url) if wanted else []
@@ -40,7 +41,7 @@ def check_fields(config: Config, prompts: Sequence[Prompt], shards: Sequence[Inp
 
 
 def _samples(config: Config, url: str) -> list[Values]:
-    """What the first samples offer to prompts; nothing of a shard that is remote or compressed."""
+    """The first samples' values for the fields of prompts; none if the shard is remote or compressed."""
     path = source.local_path(url)
     if path is None or source.needs_spool(url):
         return []

@@ -1,4 +1,4 @@
-"""Making a run directory, or finding that it is already the run that is wanted."""
+"""Makes a run directory, or finds that it already holds the wanted run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from recaption.versions import versions
 
 
 def run_at(folder: str) -> Run | None:
-    """The run in this folder; None where there is none."""
+    """The run in this folder; None if there is none."""
     paths = RunPaths(Path(folder).expanduser().absolute())
     return read_run(paths) if shared.exists(paths.run_json) else None
 
@@ -44,7 +44,7 @@ def freeze(
     named: Collection[str] = (),
     write: bool = True,
 ) -> tuple[RunPaths, Run]:
-    """The run of this configuration: created, or the one that is `there`, as run_at found it.
+    """The run of this configuration: a new one, or the one that is `there` (found by run_at).
 
     Raises UserError when output.dir holds another run, inputs, or foreign tars, or cannot be
     written, and when a new run is refused for the keys that were `named`. With `write=False`
@@ -100,13 +100,13 @@ def freeze(
 
 
 def refuse_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:
-    """Raise UserError for what a new run is not made of."""
+    """Raise UserError if a new run is refused for its combination of keys."""
     if messages := refusals(config, prompts, named):
         raise UserError(messages[0])
 
 
 def warn_of_effects(config: Config, prompts: Sequence[Prompt], named: Collection[str]) -> None:
-    """Say, once nothing else is refused, what would be for a new run, and what is remarkable."""
+    """Warn, once nothing is refused any more, of keys without effect and of refusals for new runs."""
     found = refusals(config, prompts, named) + remarks(config, named)
     idle = idle_gpus(config, gpus_of_task(config))
     for message in [*found, idle] if idle else found:
@@ -137,7 +137,7 @@ def _refuse_inputs(paths: RunPaths, shards: list[InputShard]) -> None:
 
 
 def _refuse_long_names(paths: RunPaths, shards: list[InputShard]) -> None:
-    """Journals and temporary files have a shard's name and more, and a file system takes so much."""
+    """Raise UserError for a name so long that names of journals and temporary files would not fit."""
     most = paths.longest_stem()
     for shard in shards:
         length = len(os.fsencode(stem(shard.name)))

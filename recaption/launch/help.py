@@ -1,4 +1,4 @@
-"""`--help` of the launcher and README's table of keys, both from the schema."""
+"""The launcher's `--help` and README's table of keys, both made from the schema."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Recaptions WebDataset shards: on this machine (slurm=local, the default) or as a
   python -m recaption.launch -m … prompt=short,detailed model=qwen3-vl-2b,qwen3-vl-4b
   python -m recaption.launch … dry_run=true                                  what would happen
 
-The same command again goes on where it stopped; a finished run does nothing.
+Give the same command again to go on with an unfinished run; for a finished run it does nothing.
 
 options:
-  -m, --multirun       sweep: comma-separated values make one run per combination
+  -m, --multirun       sweep: make one run per combination of comma-separated values
   --cfg job            print the composed configuration (--resolve fills in references)
-  --config-dir DIR     a folder with presets of your own, such as DIR/slurm/mysite.yaml
-  --config-name NAME   another primary configuration than `config`
+  --config-dir DIR     also use presets of your own in DIR, such as DIR/slurm/mysite.yaml
+  --config-name NAME   use another primary configuration than `config`
 """
 
 
@@ -67,7 +67,7 @@ def presets(group: str) -> list[str]:
 
 
 def keys(node: type[Any] = Config, prefix: str = "") -> Iterator[Key]:
-    """Every key of the schema with its documentation, sections first in their own order."""
+    """Every key of the schema with its documentation, in the schema's order."""
     hints = typing.get_type_hints(node)
     for f in dataclasses.fields(node):
         name = f"{prefix}{f.name.rstrip('_')}"

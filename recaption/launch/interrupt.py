@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class interruptible:
-    """TERM ends a waiting command as Ctrl-C does, so that its tasks are stopped."""
+    """Let TERM end a waiting command as Ctrl-C does, so that it stops its tasks."""
 
     def __enter__(self) -> None:
         def interrupt(number: int, frame: FrameType | None) -> None:

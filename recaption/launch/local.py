@@ -1,7 +1,8 @@
 """Running a submission's tasks as processes here, through submitit's own pickles and entry point.
 
-submitit's LocalExecutor would end tasks after a time limit, give every one of them the same GPUs,
-start all at once, and leave them behind; so it only prepares the tasks, and this module runs them.
+submitit's LocalExecutor would end tasks after a time limit, give all of them the same GPUs, start
+them all at once, and leave them running when the launcher ends. It therefore only prepares the tasks,
+and this module runs them.
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ class LocalTasks:
         tied: bool,
     ) -> None:
         self.paths, self.submission, self.tied = paths, submission, tied
-        self.more = more  # of the tasks' environment
+        self.more = more  # variables for the tasks' environment
         self.waiting = deque(range(len(submission.slices)))
         gpus = gpus_of(config)
         self.at_once = places(config, len(submission.slices))
         self.free = list(range(self.at_once))
-        chosen = gpus or config.slurm.gpus == 0  # which hides them all
+        chosen = gpus or config.slurm.gpus == 0  # 0 hides all GPUs
         self.gpus = [gpus[i :: self.at_once] for i in range(self.at_once)] if chosen else []
         self.cpus = config.slurm.cpus or max(1, cpus() // self.at_once)
         self.running: dict[int, tuple[subprocess.Popen[bytes], int]] = {}
         self.codes: dict[int, int] = {}
 
     def alive(self) -> bool:
-        """Start what may start, collect what has ended; False when all have ended.
+        """Start tasks that may start and collect those that have ended; False when all have ended.
 
-        Where recaption.stop asks for it, all are stopped.
+        Stops all tasks if recaption.stop asks for it.
         """
         if self.paths.stop(self.submission.number).exists():
             self.stop()
@@ -71,7 +72,7 @@ class LocalTasks:
         return bool(self.running or self.waiting)
 
     def stop(self) -> None:
-        """TERM every task, which flushes its journal, and leave none behind."""
+        """Send TERM to every task, so that it flushes its journal, and kill those that do not end."""
         self.waiting.clear()
         for process, _ in self.running.values():
             process.send_signal(signal.SIGTERM)
@@ -85,7 +86,7 @@ class LocalTasks:
         self.running.clear()
 
     def processes(self) -> list[Process]:
-        """Who those are that run."""
+        """The processes of the tasks that are running."""
         found = (process_of(process.pid) for process, _ in self.running.values())
         return [process for process in found if process]
 

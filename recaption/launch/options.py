@@ -18,7 +18,7 @@ VALUED = {
 
 @dataclass
 class Options:
-    """What was asked for besides the configuration's keys."""
+    """The options given in addition to the configuration's keys."""
 
     words: list[str] = field(default_factory=list)
     multirun: bool = False

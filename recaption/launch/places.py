@@ -1,4 +1,4 @@
-"""How many tasks this machine has room for at once, and with which GPUs."""
+"""How many tasks run at the same time on this machine, and on which GPUs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def gpus_of(config: Config) -> list[str]:
 
 
 def places(config: Config, tasks: int) -> int:
-    """How many of so many tasks run at once here."""
+    """How many of `tasks` tasks run at the same time here."""
     allowed = config.slurm.parallelism or default_parallelism(config)
     gpus = len(gpus_of(config))
     return max(1, min(allowed, tasks, gpus or allowed))
 
 
 def default_parallelism(config: Config) -> int:
-    """As many tasks at once as there are GPUs, or pairs of CPUs where there are none."""
+    """One task at a time per GPU (or group of them), or per two CPUs if there is no GPU."""
     gpus = len(gpus_of(config)) // config.engine.tensor_parallel
     return gpus or max(1, cpus() // 2)

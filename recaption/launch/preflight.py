@@ -1,4 +1,4 @@
-"""Before a run is frozen: what its engines will be given is tried, once per configuration."""
+"""Tries the engine's configuration before a run is frozen, once per configuration."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from recaption.launch.places import gpus_of, places
 from recaption.model.files import ModelFiles, model_folder
 from recaption.versions import versions
 
-ELSEWHERE = ("name", "path", "repo", "revision", "cache", "architectures")  # files say more
+ELSEWHERE = ("name", "path", "repo", "revision", "cache", "architectures")  # the digest has the files instead
 
 
 def check_engines(config: Config, prompts: Sequence[Prompt], model: ModelFiles) -> None:
-    """Raise UserError, naming the key, for what would fail in every task: too few GPUs, or what
-    vLLM refuses. A configuration that passed is remembered in the user's cache."""
+    """Raise UserError, naming the key, if every task would fail: too few GPUs, or vLLM refuses.
+
+    A configuration that passed is remembered in the user's cache.
+    """
     if config.engine.kind == "fake":
         return
     _check_gpus(config)
@@ -46,12 +48,12 @@ def check_engines(config: Config, prompts: Sequence[Prompt], model: ModelFiles) 
     try:
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.touch()
-    except OSError:  # it is tried again next time, that is all
+    except OSError:  # not remembered, so it is tried again next time
         return
 
 
 def as_error(config: Config, fault: Fault) -> UserError:
-    """A message with the key at fault and its value."""
+    """A UserError with the key at fault and its value."""
     node: Any = asdict(config)
     for part in fault.key.split("."):
         node = node.get(part) if isinstance(node, dict) else None
@@ -65,7 +67,7 @@ def _not_tried(why: str) -> str:
 
 
 def _check_gpus(config: Config) -> None:
-    """That a task's GPUs suffice, as far as they are known here."""
+    """Raise UserError if a task has too few GPUs, as far as this is known here."""
     settings, gpus = config.engine, gpus_of_task(config)
     if not gpus:
         return
@@ -78,14 +80,14 @@ def _check_gpus(config: Config) -> None:
 
 
 def gpus_of_task(config: Config) -> int:
-    """How many GPUs a task has, as far as it is known here; else 0."""
+    """How many GPUs a task has; 0 if this is not known here."""
     if config.slurm.kind != "cluster":
         return len(gpus_of(config)) // places(config, config.slurm.tasks or 1)
     return gpu_count(config.slurm.gpus) if config.slurm.gpus is not None else 0
 
 
 def _digest(config: Config, prompts: Sequence[Prompt], model: ModelFiles) -> str:
-    """What goes into a trial; `files` stands for the model's."""
+    """A hash of everything that a trial depends on; `files` identifies the model's files."""
     template = config.model.chat_template
     content = [
         versions(),

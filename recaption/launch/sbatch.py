@@ -25,28 +25,28 @@ from recaption.run.paths import KILLS, RunPaths
 from recaption.run.record import Submission
 from recaption.task.attempt import REQUEUE, run_task
 
-ENDLESS = 1_000_000  # submitit's count of timeouts must not end a long run
+ENDLESS = 1_000_000  # timeouts that submitit allows; its count must not end a long run
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize
 UNHANDLED = 140  # srun's exit code when USR2 came before Python had a handler for it
 SETUP = ['[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK']
-GUARD = (  # not within files that a line sources: those of sites have commands that fail unharmed
+GUARD = (  # ignores failures inside sourced files: sites' files have commands that may fail
     "trap 'code=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] || { echo \"recaption: line $((LINENO - begin)) of "
     "slurm.setup failed with exit code $code, so the task is not started\"; exit 1; }' ERR; "
     "begin=$LINENO"
 )
-KILLED = (137, 253)  # the kernel killed Python, most likely for memory; 253: as Slurm says it
+KILLED = (137, 253)  # exit codes if the kernel killed Python, most likely for memory; 253 is Slurm's
 EMPTY: Mapping[str, str] = MappingProxyType({})
-SCRIPT, SUBMITTED = ".sh", "_submission.sh"  # ends of the names that submitit gives a script
-CONTAINED = ("container", "container-image", "container_image")  # options of the whole batch job
+SCRIPT, SUBMITTED = ".sh", "_submission.sh"  # suffixes of the names that submitit gives a script
+CONTAINED = ("container", "container-image", "container_image")  # options that put the whole batch job into a container
 
 
 class Refused(Exception):
-    """sbatch did not take a job; the text is what it says."""
+    """sbatch refused a job; the text is sbatch's message."""
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """Job ids, `A_I` for elements of arrays; and why Slurm took no more, if it did not."""
+    """Job ids (`A_I` for elements of arrays), and why Slurm took no more jobs, if it refused some."""
 
     jobs: list[str]
     refused: str = ""
@@ -55,12 +55,14 @@ class Submitted:
 def submit(
     paths: RunPaths, submission: Submission, config: Config, more: Mapping[str, str]
 ) -> Submitted:
-    """Submit one task per slice, as few arrays as MaxArraySize allows, with `more` environment.
+    """Submit one task per slice, in as few arrays as MaxArraySize allows.
+
+    `more` is added to the jobs' environment.
 
     Raises UserError when Slurm refuses the first one.
     """
     jobs: list[str] = []
-    waits_for: list[str] = []  # per lane, the array that comes before
+    waits_for: list[str] = []  # per lane, the array submitted last
     arrays = arrays_of(len(submission.slices), max_array_size(), config.slurm.parallelism)
     for tasks, lane, at_once in arrays:
         executor = make_executor(paths, config, array=len(tasks) > 1)
@@ -81,11 +83,11 @@ def submit(
 
 
 def arrays_of(count: int, size: int, parallelism: int | None) -> list[tuple[list[int], int, int]]:
-    """Arrays of at most `size` tasks: each with its tasks, its lane, and how many run at once.
+    """Divide tasks into arrays of at most `size`: (tasks, lane, how many run at once) for each.
 
-    `parallelism` holds for all arrays together, so it is shared out among lanes: the arrays of a
-    lane run one after the other, and there are several in a lane only where tasks at a time are
-    fewer than arrays.
+    `parallelism` limits all arrays together, so it is divided among lanes. The arrays of a lane run
+    one after the other; a lane has several arrays only if there are more arrays than tasks that may
+    run at once.
     """
     groups = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
     allowed = parallelism or count
@@ -113,11 +115,10 @@ def _script(executor: submitit.SlurmExecutor) -> str:
 def calling_sbatch(
     executor: submitit.SlurmExecutor, paths: RunPaths, more: Mapping[str, str] = EMPTY
 ) -> Iterator[None]:
-    """Around a submission by submitit; raises Refused with what sbatch says.
+    """The context in which submitit submits; raises Refused with sbatch's message.
 
-    `more` is what the job's environment is to have besides.
-
-    The script is Slurm's now: submitit's copy, which may hold a token in slurm.setup, goes.
+    `more` is added to the job's environment. Afterwards Slurm has the script, and the copy that
+    submitit leaves is removed, since slurm.setup may contain a token.
     """
     paths.logs.mkdir(parents=True, exist_ok=True)
     before = set(shared.names(paths.logs))
@@ -125,7 +126,7 @@ def calling_sbatch(
     try:
         with (
             environment.for_sbatch(_script(executor), more),
-            contextlib.redirect_stderr(io.StringIO()),  # submitit repeats what sbatch says
+            contextlib.redirect_stderr(io.StringIO()),  # submitit prints sbatch's message too
         ):
             yield
         taken = True
@@ -156,9 +157,9 @@ def make_executor(paths: RunPaths, config: Config, *, array: bool) -> submitit.S
 
 
 def parameters(slurm: Slurm, name: str) -> dict[str, Any]:
-    """submitit's parameters; those left at None are Slurm's or the site's own defaults.
+    """submitit's parameters; None leaves one to Slurm's or the site's default.
 
-    Raises UserError where a task would be told to stop as soon as it starts.
+    Raises UserError if a task would be told to stop as soon as it starts.
     """
     if slurm.time is not None and slurm.time * 60 <= slurm.signal_delay:
         shorter = f"must be shorter than slurm.time={slurm.time} ({slurm.time * 60} s)"
@@ -191,10 +192,10 @@ def parameters(slurm: Slurm, name: str) -> dict[str, Any]:
 
 
 def _teardown(paths: RunPaths, attempts: int) -> list[str]:
-    """The script's last lines, which requeue a task that asks for it, or that was killed.
+    """The script's last lines, which requeue a task that asks for it or that was killed.
 
-    A task that is killed before it has a log of its own is requeued so many times; the others count
-    themselves (see task.attempts).
+    They requeue a task that is killed before it has a log at most `attempts` times; later ends are
+    counted by the task itself (see task.history).
     """
     return [
         "code=$? again=",
@@ -217,13 +218,13 @@ def _teardown(paths: RunPaths, attempts: int) -> list[str]:
 
 
 def max_array_size() -> int:
-    """How many tasks one array may have: Slurm's MaxArraySize caps the index; 0: it has no arrays."""
+    """How many tasks one array may have: Slurm's MaxArraySize, and 1 if that is 0 (no arrays)."""
     value = settings().get("MaxArraySize", "")
     return max(1, int(value)) if value.isdigit() else DEFAULT_MAX_ARRAY
 
 
 def warnings(slurm: Slurm) -> Iterator[str]:
-    """Why tasks might not start, or not come back, as far as it shows before they start."""
+    """Warnings, before submission, that tasks may not start or may not be requeued."""
     if sockets := too_long():
         yield f"{sockets} in slurm.setup, unless the nodes have another"
     contained = [key for key in CONTAINED if slurm.additional.get(key)]
@@ -243,13 +244,13 @@ def warnings(slurm: Slurm) -> Iterator[str]:
 
 
 def heeded(script: str) -> list[str]:
-    """A line about the user's own variables that sbatch heeds, where there are such."""
+    """A line that names the user's own variables for sbatch, if there are any."""
     names = environment.wishes(script)
     return [f"sbatch also heeds your {', '.join(names)}"] if names else []
 
 
 def log_pattern(paths: RunPaths, arrays: list[str]) -> Path:
-    """Where the tasks' output goes."""
+    """The pattern of the files that hold the tasks' output."""
     names = arrays[0] if len(arrays) == 1 else f"{{{','.join(arrays)}}}"
     return paths.output_log(f"{names}_*")
 

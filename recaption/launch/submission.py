@@ -1,4 +1,4 @@
-"""Submitting the missing shards of a frozen run, and waiting for them: what launch and retry share."""
+"""Submits the missing shards of a frozen run and waits for them, for launch and retry."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from recaption.run.scan import RunState, named, scan
 from recaption.shard.located import Carried, carried
 from recaption.versions import versions
 
-CLUSTER_TASKS = 64  # at most, where slurm.tasks is not set
+CLUSTER_TASKS = 64  # at most, if slurm.tasks is not set
 SHOWN_FAILURES = 5
 STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a submission, for a sweep's table; `code` is the command's exit code."""
+    """The result of a submission, for a sweep's table; `code` is the command's exit code."""
 
     run: Path | None
     jobs: str
     code: int
     text: str
-    wait: Callable[[], int] | None = None  # until its jobs end; the exit code then
+    wait: Callable[[], int] | None = None  # waits until its jobs have ended and returns the exit code
 
 
 def submit_missing(
@@ -58,12 +58,12 @@ def submit_missing(
     doubt: str = "",
     moved: bool = False,
 ) -> Outcome:
-    """Submit the unpublished shards among `selected` (positions); wait for local tasks where `config`
-    says so. For Slurm's jobs waited() does, on the outcome.
+    """Submit the unpublished shards among `selected` (positions in the run).
 
-    config.data.shards says where the inputs are, as far as the run does not, or if they have moved.
-    Prints run directory, job ids, log pattern and the next command; with Slurm also warnings, and
-    `doubt`, which is one. Raises UserError when Slurm refuses the job.
+    Waits for local tasks if `config` says so; waited() waits for Slurm's jobs. config.data.shards
+    says where the inputs are, if they have moved or if the run does not record it. Prints the run
+    directory, job ids, the log pattern and the next commands; with Slurm also warnings, of which
+    `doubt` is one. Raises UserError when Slurm refuses the job.
     """
     marked = paths.marked()
     names = {run.shards[p].name for p in selected}
@@ -73,7 +73,7 @@ def submit_missing(
     make_folders(paths, config.output.group)
     if not missing:
         state, given_up = _given_up(paths, run, names)
-        card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it
+        card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it did this
         rest = f", but for those {given_up}" if given_up else ""
         print(f"nothing to do: all {len(selected)} selected shards are published{rest}")
         return Outcome(paths.root, "-", 1 if _alarm(config, state, names) else 0, "nothing to do")
@@ -88,7 +88,7 @@ def submit_missing(
     handed_on = _carried(paths, run, config, len(parts), moved)
     submission = Submission(
         number=0,
-        config=plain_config(replace(config, force=False)),  # which a retry takes up
+        config=plain_config(replace(config, force=False)),  # force holds for this submission only
         selected=selected,
         slices=parts,
         created=time.time(),
@@ -110,7 +110,7 @@ def submit_missing(
 
 
 def _given_up(paths: RunPaths, run: Run, names: Collection[str]) -> tuple[RunState, str]:
-    """What the run has come to, and how to say which of these shards were given up."""
+    """How far the run is, and a text that says which of these shards were given up."""
     state = scan(paths, run)
     return state, named(name for name in state.given_up if name in names)
 
@@ -126,7 +126,7 @@ def _carried(paths: RunPaths, run: Run, config: Config, tasks: int, moved: bool)
 
 
 def waited(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Outcomes once their jobs have ended, where they wait; Ctrl-C and TERM leave jobs at work."""
+    """Wait for the jobs of outcomes that wait; Ctrl-C and TERM leave the jobs running."""
     done: list[Outcome] = []
     interrupted = False
     with interruptible():
@@ -151,7 +151,7 @@ def waited(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _warn_of_other_versions(run: Run) -> None:
-    """Package versions are not in the fingerprint, but a change may change captions."""
+    """Warn of changed package versions: they are not in the fingerprint but may change captions."""
     now = versions()
     names = sorted(n for n in {*now, *run.versions} if now.get(n) != run.versions.get(n))
     if names:
@@ -160,7 +160,7 @@ def _warn_of_other_versions(run: Run) -> None:
 
 
 def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int]) -> Outcome:
-    """For dry_run=true: print what submitting these shards would do."""
+    """For dry_run=true: print what a submission of these shards would do."""
     parts = slices(positions, run.shards, _tasks(config, len(positions)))
     print(f"run directory: {paths.root} (dry run: nothing is written or submitted)")
     print(f"fingerprint: {run.fingerprint}")
@@ -177,7 +177,7 @@ def show_plan(paths: RunPaths, run: Run, config: Config, positions: Sequence[int
 
 
 def _tasks(config: Config, shards: int) -> int:
-    """How many tasks share the shards; UserError where they must start at once and cannot."""
+    """How many tasks share the shards; UserError if they all have to start at once and cannot."""
     on_cluster = config.slurm.kind == "cluster"
     tasks = min(config.slurm.tasks or (CLUSTER_TASKS if on_cluster else 1), shards)
     if config.wait is False and not on_cluster:
@@ -206,7 +206,7 @@ def _on_cluster(
             print(line)
         submitted = submit(paths, submission, config, more)
     except UserError:
-        add_jobs(paths, replace(submission, slices=[]), tag)  # there are no such tasks
+        add_jobs(paths, replace(submission, slices=[]), tag)  # it has no tasks after all
         raise
     add_jobs(paths, replace(submission, jobs=submitted.jobs), tag)
     arrays = list(dict.fromkeys(job.split("_")[0] for job in submitted.jobs))
@@ -303,7 +303,7 @@ def _wait(
     why = sorted(filter(None, ends)) if unpublished else []
     for reason in why:
         print(f"  a task ended: {reason}", file=sys.stderr)
-    rang = any(reason.startswith(KEY) for reason in why)  # and has named what is most frequent
+    rang = any(reason.startswith(KEY) for reason in why)  # its message names the most frequent reasons
     alarm = rang or _alarm(config, state, names)
     if not alarm:
         for reason, samples in reasons_of(state, names).most_common(SHOWN):
@@ -312,7 +312,7 @@ def _wait(
 
 
 def _alarm(config: Config, state: RunState, names: Iterable[str]) -> bool:
-    """Whether too many samples of these shards are rejected or failed; says so."""
+    """Whether too many samples of these shards are rejected or failed; if so, says so."""
     why = of_shards(config.data.alarm, state, names)
     if why:
         print(f"  {why}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Following a submission until it ends: a live bar on a terminal, plain lines elsewhere."""
+"""Shows a submission's progress until it ends: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
