@@ -4,7 +4,7 @@
     python benchmarks/tiny_devices.py run SHARDS OUT.json KEY=VALUE…  captions, and how many are right
     python benchmarks/tiny_devices.py compare A.json B.json …         each against the first
 
-Shapes and colours are compared with what was drawn, so that a caption on another's picture shows.
+Shapes and colors are compared with what was drawn, so that a caption on another's picture shows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def draw(folder: Path) -> None:
         write_shard(folder / f"{number:05d}.tar", samples)
         for sample in samples:
             assert sample.picture is not None
-            truth[sample.key] = [[s.colour, s.kind] for s in sample.picture.shapes]
+            truth[sample.key] = [[s.color, s.kind] for s in sample.picture.shapes]
     (folder / "truth.json").write_text(json.dumps(truth))
 
 
@@ -63,7 +63,7 @@ def run(folder: Path, out: Path, words: list[str]) -> None:
         right = sum(
             [list(s) for s in parse_caption(captions[key]).names] == truth[key] for key in keys
         )
-        print(f"{out.name}: {shapes} shapes: {right} of {len(keys)} right in shape and colour")
+        print(f"{out.name}: {shapes} shapes: {right} of {len(keys)} right in shape and color")
 
 
 def compare(files: list[Path]) -> None:

@@ -19,7 +19,7 @@ COMMANDS = {
     "verify": "whether what was published is whole, right, and loads",
     "retry": "what is missing again, or some samples in a new run",
     "stop": "end what works on a run; it keeps what it has made",
-    "filter": "a new run from the samples of one that fulfil an expression",
+    "filter": "a new run from the samples of one that fulfill an expression",
     "join": "full shards from a run that has captions only",
     "upload": "a finished run to the Hugging Face Hub or to S3",
     "doctor": "whether a site is fit for it, before the first array",

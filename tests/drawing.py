@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLOURS = {
+COLORS = {
     "red": (217, 35, 35),
     "green": (37, 155, 55),
     "blue": (45, 75, 215),
@@ -37,7 +37,7 @@ SHORTEST, LONGEST, ASPECT = 96, 1024, 3.0
 TURN = 0.3  # rad
 SPREAD = 20  # per channel
 GAP = 0.02  # between shapes and to the edge, by the shorter side
-ORDER = 0.08  # least distance of two centres along x, by the width: left and right are plain
+ORDER = 0.08  # least distance of two centers along x, by the width: left and right are plain
 FINE = 4  # supersampling where edges are anti-aliased
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
@@ -45,10 +45,10 @@ COLUMNS = ("left", "center", "right")
 
 @dataclass(frozen=True)
 class Shape:
-    """One drawn shape; `x` and `y` are its centre's place, 0 to 1 from the top left."""
+    """One drawn shape; `x` and `y` are its center's place, 0 to 1 from the top left."""
 
     kind: str
-    colour: str
+    color: str
     size: str
     x: float
     y: float
@@ -70,8 +70,8 @@ class Picture:
 
     @property
     def names(self) -> list[tuple[str, str]]:
-        """Colour and kind of every shape."""
-        return [(s.colour, s.kind) for s in self.shapes]
+        """Color and kind of every shape."""
+        return [(s.color, s.kind) for s in self.shapes]
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Sample:
 def draw(rng: random.Random, *, shapes: int | None = None, side: int | None = None) -> Picture:
     """A random scene; `shapes` is their number (1 to 3), `side` bounds the longer side in pixels."""
     width, height = _size(rng, side or LONGEST)
-    background = rng.choice(list(COLOURS))
+    background = rng.choice(list(COLORS))
     image = _background(rng, width, height, background)
     truth = []
     for kind, size, radius, x, y in _places(rng, width, height, shapes or rng.randint(1, 3)):
-        colour = rng.choice([c for c in COLOURS if c != background])
+        color = rng.choice([c for c in COLORS if c != background])
         outline = _outline(rng, kind)
-        _paint(image, outline, radius, x, y, _near(rng, colour), smooth=rng.random() < 0.7)
-        truth.append(Shape(kind, colour, size, x / width, y / height))
+        _paint(image, outline, radius, x, y, _near(rng, color), smooth=rng.random() < 0.7)
+        truth.append(Shape(kind, color, size, x / width, y / height))
     truth.sort(key=lambda s: s.x)
     content = _encode(rng, image)
     return Picture(content, width, height, tuple(truth), background)
@@ -176,7 +176,7 @@ def _size(rng: random.Random, limit: int) -> tuple[int, int]:
 def _places(
     rng: random.Random, width: int, height: int, count: int
 ) -> Iterator[tuple[str, str, float, float, float]]:
-    """Kind, size, radius and centre (pixels) of `count` shapes that neither overlap nor touch."""
+    """Kind, size, radius and center (pixels) of `count` shapes that neither overlap nor touch."""
     unit = min(width, height)
     while True:
         placed: list[tuple[str, str, float, float, float]] = []
@@ -216,7 +216,7 @@ def _paint(
     radius: float,
     x: float,
     y: float,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     *,
     smooth: bool,
 ) -> None:
@@ -225,12 +225,12 @@ def _paint(
     mask = Image.new("L", (side * fine, side * fine))
     corners = [((x + u * radius - left) * fine, (y + v * radius - top) * fine) for u, v in outline]
     ImageDraw.Draw(mask).polygon(corners, fill=255)
-    image.paste(colour, (left, top), mask.reduce(fine) if smooth else mask)
+    image.paste(color, (left, top), mask.reduce(fine) if smooth else mask)
 
 
-def _background(rng: random.Random, width: int, height: int, colour: str) -> Image.Image:
+def _background(rng: random.Random, width: int, height: int, color: str) -> Image.Image:
     pixels = np.empty((height, width, 3), np.float32)
-    pixels[:] = _near(rng, colour)
+    pixels[:] = _near(rng, color)
     style = rng.choice(STYLES)
     if style == "noisy":
         noise = np.random.default_rng(rng.getrandbits(32))
@@ -244,8 +244,8 @@ def _background(rng: random.Random, width: int, height: int, colour: str) -> Ima
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def _near(rng: random.Random, colour: str) -> tuple[int, int, int]:
-    r, g, b = (min(255, max(0, v + rng.randint(-SPREAD, SPREAD))) for v in COLOURS[colour])
+def _near(rng: random.Random, color: str) -> tuple[int, int, int]:
+    r, g, b = (min(255, max(0, v + rng.randint(-SPREAD, SPREAD))) for v in COLORS[color])
     return r, g, b
 
 

@@ -236,7 +236,7 @@ class Said:
 
 
 SHAPE = re.compile(
-    r"\ban? (?:(?P<size>small|large) )?(?P<colour>[a-z]+) (?P<kind>circle|square|triangle|star)\b"
+    r"\ban? (?:(?P<size>small|large) )?(?P<color>[a-z]+) (?P<kind>circle|square|triangle|star)\b"
     r"(?: at the (?P<place>(?:top|middle|bottom) (?:left|center|right)))?"
 )
 GROUND = re.compile(r"\bon an? ([a-z]+) background")
@@ -247,7 +247,7 @@ def parse_caption(text: str) -> Said:
     found = list(SHAPE.finditer(text))
     ground = GROUND.search(text)
     return Said(
-        [(m["colour"], m["kind"]) for m in found],
+        [(m["color"], m["kind"]) for m in found],
         [m["size"] or "" for m in found],
         [m["place"] or "" for m in found],
         ground[1] if ground else "",

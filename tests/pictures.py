@@ -23,7 +23,7 @@ SCAN = b"\xff\xda"
 class Case:
     """A file; `reason` is a piece of why it is rejected, "" where it is captioned.
 
-    `size` is its width and height as displayed, `left` the colour that is seen at its left edge.
+    `size` is its width and height as displayed, `left` the color that is seen at its left edge.
     """
 
     name: str
@@ -51,9 +51,9 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
 
 
-def png(width: int, height: int, depth: int, colour: int, data: bytes, *more: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color: int, data: bytes, *more: bytes) -> bytes:
     """A PNG from its raw parts; `more` chunks come before the data."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     chunks = [chunk(b"IHDR", header), *more, chunk(b"IDAT", data), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -142,10 +142,10 @@ def good() -> Iterator[Case]:
 
     deep = np.zeros((48, 64), np.uint16)
     deep[:, :32] = 40_000
-    yield Case("16 bit grey", encode(Image.fromarray(deep), "PNG"), left=(156, 156, 156))
+    yield Case("16 bit gray", encode(Image.fromarray(deep), "PNG"), left=(156, 156, 156))
     rows = b"".join(b"\0" + b"\x80\x00\x20\x00\x40\x00" * 64 for _ in range(48))
     yield Case("16 bit rgb", png(64, 48, 16, 2, zlib.compress(rows)), left=(128, 32, 64))
-    yield Case("grey", encode(image.convert("L"), "PNG"), left=None)
+    yield Case("gray", encode(image.convert("L"), "PNG"), left=None)
     yield Case("1 bit", encode(image.convert("1"), "PNG"), left=None)
     yield Case("palette", encode(image.quantize(4), "PNG"))
     clear = image.convert("RGBA")
@@ -155,11 +155,11 @@ def good() -> Iterator[Case]:
     half = image.convert("RGBA")
     half.putalpha(128)
     yield Case("half transparent", encode(half, "PNG"), left=(237, 142, 142))
-    yield Case("grey and alpha", encode(clear.convert("LA"), "PNG"), left=WHITE)
+    yield Case("gray and alpha", encode(clear.convert("LA"), "PNG"), left=WHITE)
     palette = image.quantize(4)
     index = palette.getpixel((0, 0))
     yield Case("palette with transparency", encode(palette, "PNG", transparency=index), left=WHITE)
-    yield Case("rgb with a transparent colour", encode(image, "PNG", transparency=RED), left=WHITE)
+    yield Case("rgb with a transparent color", encode(image, "PNG", transparency=RED), left=WHITE)
     yield Case("cmyk", encode(image.convert("CMYK"), "JPEG", quality=95))
     frames = [image, Image.new("RGB", (64, 48), BLUE)]
     animated = {"save_all": True, "append_images": frames[1:]}

@@ -1,7 +1,7 @@
 """A tiny watermark classifier, trained here on drawn scenes with and without a text over them.
 
 `python tests/watermarking.py FILE.onnx` writes one; its layout is that of larger ones: an input
-N×3×64×64, normalised as ImageNet's, and two logits, clean and watermarked.
+N×3×64×64, normalized as ImageNet's, and two logits, clean and watermarked.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def train(path: Path, seed: int = 1) -> Path:
     pictures, labels = examples(PICTURES, seed)
     kernels, thresholds = filters()
     features = np.stack([means(picture, kernels, thresholds) for picture in pictures])
-    centre, spread = features.mean(0), features.std(0) + 1e-6
-    normal = (features - centre) / spread
+    center, spread = features.mean(0), features.std(0) + 1e-6
+    normal = (features - center) / spread
     ridge = RIDGE * np.eye(len(kernels))
     solution = np.linalg.solve(normal.T @ normal + ridge, normal.T @ (2.0 * labels - 1))
     slope = SHARPNESS * solution / spread
-    weight, bias = np.stack([-slope, slope]), np.array([1, -1]) * (slope @ centre)
+    weight, bias = np.stack([-slope, slope]), np.array([1, -1]) * (slope @ center)
     write_onnx(path, kernels, thresholds, weight, bias)
     return path
 
@@ -104,8 +104,8 @@ def filters() -> tuple[Array, Array]:
         second[1 - y, 1 - x], second[1, 1], second[1 + y, 1 + x] = -1, 2, -1
     base = np.concatenate([*steps, -steps[0], -steps[1]])
     luminance = np.array([0.299, 0.587, 0.114])
-    coloured = luminance[None, :, None, None] * base[:, None]
-    kernels = np.repeat(coloured, len(THRESHOLDS), axis=0).astype(np.float32)
+    colored = luminance[None, :, None, None] * base[:, None]
+    kernels = np.repeat(colored, len(THRESHOLDS), axis=0).astype(np.float32)
     return kernels, np.tile(np.array(THRESHOLDS, np.float32), len(base))
 
 

@@ -15,7 +15,9 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Submission, read_submission, submission_numbers
 from recaption.run.tasklog import read_log
 
-SUBMITTING_SECONDS = 120.0  # that submitting may take; a launch on another machine cannot be seen to end
+SUBMITTING_SECONDS = (
+    120.0  # that submitting may take; a launch on another machine cannot be seen to end
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class AtWork:
 
     jobs: list[str] = field(default_factory=list)  # Slurm's ids of arrays
     tasks: dict[str, Process] = field(default_factory=dict)  # on this machine, by SUBMISSION-TASK
-    launches: list[int] = field(default_factory=list)  # submissions that a command on this machine waits for or makes
+    # submissions that a command on this machine waits for or makes
+    launches: list[int] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -62,9 +65,7 @@ def at_work(paths: RunPaths, numbers: Iterable[int] | None = None) -> AtWork:
         ended = _local(paths, submission, tasks)
         recorded = [Process(**record) for record in submission.processes]
         alive = {n: p for n, p in enumerate(recorded) if is_alive(p) and p.pid != os.getpid()}
-        if (
-            submission.config.get("wait") is False
-        ):  # its tasks may be about to start
+        if submission.config.get("wait") is False:  # its tasks may be about to start
             tasks.update({f"{submission.number}-{n}": process for n, process in alive.items()})
         elif alive and ended < len(submission.slices):
             launches.append(submission.number)

@@ -206,7 +206,7 @@ def _is_there(latest: TaskState) -> bool:
 
 
 def _waiting(tasks: list[Task], submission: Submission) -> list[Task]:
-    """Whether a local task without a log may still start: its launcher may be alive."""
+    """Mark local tasks without a log as lost, unless their launcher may still start them."""
     waits = any(t.live and t.attempts for t in tasks)
     waits |= time.time() - submission.created < YOUNG_SECONDS and not all(t.attempts for t in tasks)
     return [

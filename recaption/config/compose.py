@@ -65,7 +65,8 @@ def compose_config(
     if primary is None:
         raise bad_choice("--config-name", config_name, _names(folders))
     path = [overrides.quote(f"file://{folder}") for folder in folders if folder != primary]
-    emptied = [w for w in prepared if version is None and overrides.empties(w)]  # 0.1.0 merged such a value
+    # 0.1.0 merged such a value
+    emptied = [w for w in prepared if version is None and overrides.empties(w)]
     words = [word for word in prepared if word not in emptied]
     with (
         user_errors(folders),

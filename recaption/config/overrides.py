@@ -20,7 +20,8 @@ from recaption.errors import UserError, bad_key
 
 GROUPS = frozenset({"data", "model", "prompt", "engine", "slurm", "watermark", "output"})
 NULL, SWITCHES = "null", ("true", "false")
-WHOLE = re.compile(r"""(['"])(?:(?!\1).)*\1""", re.DOTALL)  # a value in quotes, without such quotes inside
+# a value in quotes, without such quotes inside
+WHOLE = re.compile(r"""(['"])(?:(?!\1).)*\1""", re.DOTALL)
 BRACKETS = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
 
 

@@ -27,7 +27,7 @@ from recaption.run.record import InputShard
 from recaption.shard.patterns import Patterns
 
 WAIT = 120.0
-COLOURS = {OK: "32", WARN: "33", FAIL: "31"}
+COLORS = {OK: "32", WARN: "33", FAIL: "31"}
 
 HELP = """\
 usage: python -m recaption.doctor [KEY=VALUE …] [--wait SECONDS] [--json] [--config-dir DIR]
@@ -40,7 +40,7 @@ With slurm=cluster also what the controller says (MaxArraySize, requeue, preempt
 partition, account, qos), whether sbatch would take the job; then one job of one task with the same
 settings looks at a node, and whether files written there are seen here, and the other way round.
 
-  --wait SECONDS   how long that job may wait for its start (120); then it is cancelled
+  --wait SECONDS   how long that job may wait for its start (120); then it is canceled
   --json           one JSON object: ok (nothing fails), checks (name, result: ok, warn or fail; text,
                    advice, where: the node, or empty for this machine)
 
@@ -145,7 +145,7 @@ def _failed(checks: Sequence[Check]) -> bool:
 
 def _line(check: Check, style: Style) -> str:
     where = f" ({check.where})" if check.where else ""
-    result = style(f"{check.result:4}", COLOURS[check.result])
+    result = style(f"{check.result:4}", COLORS[check.result])
     line = f"{result}  {check.name}{where}: {check.text}"
     return f"{line}\n      → {check.advice}" if check.advice and check.result != OK else line
 

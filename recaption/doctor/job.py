@@ -115,7 +115,7 @@ def _follow(job: OneJob, paths: RunPaths, seconds: float, lease: float) -> Itera
 
 
 def _never_started(job: str, entry: slurm.Job, seconds: float) -> Check:
-    text = f"{job} was not started within {seconds:g} s ({entry.reason}) and has been cancelled"
+    text = f"{job} was not started within {seconds:g} s ({entry.reason}) and has been canceled"
     if entry.reason in PATIENCE:
         return warn("job", text, "nothing is known about the nodes; again with a longer --wait")
     return fail("job", text, "see `squeue --help` for this reason; change the slurm.* key")

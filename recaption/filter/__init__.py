@@ -1,4 +1,4 @@
-"""recaption.filter: a new run from the samples of another that fulfil an expression."""
+"""recaption.filter: a new run from the samples of another that fulfill an expression."""
 
 from recaption.filter.command import main
 

@@ -1,4 +1,4 @@
-"""recaption.filter: a new run from the samples of another one that fulfil an expression."""
+"""recaption.filter: a new run from the samples of another one that fulfill an expression."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NUMBERS = ("index", "tokens", "width", "height", "tries", "strikes")
 HELP = """\
 usage: python -m recaption.filter RUN --where EXPRESSION -o NEW
 
-Makes the run NEW from a finished one: captioned samples of RUN that do not fulfil the expression become
+Makes the run NEW from a finished one: captioned samples of RUN that do not fulfill the expression become
 `filtered` and leave their shards; nothing is captioned, and neither sources nor a GPU are needed. Shards
 that lose no sample are hard-linked. RUN is only read. The same command again goes on where it stopped,
 and takes up shards that RUN has published since.
@@ -115,7 +115,7 @@ def values(row: dict[str, Any], names: Sequence[str]) -> dict[str, Value]:
 def rewrite_shard(
     parent: RunPaths, paths: RunPaths, new: Run, where: Where, tag: str, name: str
 ) -> tuple[str, Rows]:
-    """Publish one shard without the samples that do not fulfil `where`."""
+    """Publish one shard without the samples that do not fulfill `where`."""
     settings = settings_of(new)
 
     def sidecar(path: Path) -> None:

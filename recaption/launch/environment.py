@@ -28,7 +28,8 @@ NAMES = {  # variables and options that set the same thing under another name
     "mem-per-gpu": "mem",
     "cpus-per-gpu": "cpus-per-task",
 }
-NEVER = re.compile(r"BIND|^SBATCH_WAIT$")  # CPU binding describes the present job; `wait` is a key of ours
+# CPU binding describes the present job; `wait` is a key of ours
+NEVER = re.compile(r"BIND|^SBATCH_WAIT$")
 # The first line of a batch script: variables for sbatch do not reach the job, nor, if the job is no
 # array, do the variables of an array that launch runs in.
 FORGET = 'unset "${!SBATCH_@}"'

@@ -20,7 +20,8 @@ from recaption.launch.places import gpus_of, places
 from recaption.model.files import ModelFiles, model_folder
 from recaption.versions import versions
 
-ELSEWHERE = ("name", "path", "repo", "revision", "cache", "architectures")  # the digest has the files instead
+# the digest has the files instead
+ELSEWHERE = ("name", "path", "repo", "revision", "cache", "architectures")
 
 
 def check_engines(config: Config, prompts: Sequence[Prompt], model: ModelFiles) -> None:

@@ -34,10 +34,12 @@ GUARD = (  # ignores failures inside sourced files: sites' files have commands t
     "slurm.setup failed with exit code $code, so the task is not started\"; exit 1; }' ERR; "
     "begin=$LINENO"
 )
-KILLED = (137, 253)  # exit codes if the kernel killed Python, most likely for memory; 253 is Slurm's
+# exit codes if the kernel killed Python, most likely for memory; 253 is Slurm's
+KILLED = (137, 253)
 EMPTY: Mapping[str, str] = MappingProxyType({})
 SCRIPT, SUBMITTED = ".sh", "_submission.sh"  # suffixes of the names that submitit gives a script
-CONTAINED = ("container", "container-image", "container_image")  # options that put the whole batch job into a container
+# options that put the whole batch job into a container
+CONTAINED = ("container", "container-image", "container_image")
 
 
 class Refused(Exception):
@@ -57,9 +59,7 @@ def submit(
 ) -> Submitted:
     """Submit one task per slice, in as few arrays as MaxArraySize allows.
 
-    `more` is added to the jobs' environment.
-
-    Raises UserError when Slurm refuses the first one.
+    `more` is added to the jobs' environment. Raises UserError when Slurm refuses the first array.
     """
     jobs: list[str] = []
     waits_for: list[str] = []  # per lane, the array submitted last

@@ -46,7 +46,9 @@ class Outcome:
     jobs: str
     code: int
     text: str
-    wait: Callable[[], int] | None = None  # waits until its jobs have ended and returns the exit code
+    wait: Callable[[], int] | None = (
+        None  # waits until its jobs have ended and returns the exit code
+    )
 
 
 def submit_missing(
@@ -73,7 +75,8 @@ def submit_missing(
     make_folders(paths, config.output.group)
     if not missing:
         state, given_up = _given_up(paths, run, names)
-        card.complete(paths, run, uuid.uuid4().hex)  # a task may have been killed just before it did this
+        # a task may have been killed just before it did this
+        card.complete(paths, run, uuid.uuid4().hex)
         rest = f", but for those {given_up}" if given_up else ""
         print(f"nothing to do: all {len(selected)} selected shards are published{rest}")
         return Outcome(paths.root, "-", 1 if _alarm(config, state, names) else 0, "nothing to do")
@@ -303,7 +306,8 @@ def _wait(
     why = sorted(filter(None, ends)) if unpublished else []
     for reason in why:
         print(f"  a task ended: {reason}", file=sys.stderr)
-    rang = any(reason.startswith(KEY) for reason in why)  # its message names the most frequent reasons
+    # its message names the most frequent reasons
+    rang = any(reason.startswith(KEY) for reason in why)
     alarm = rang or _alarm(config, state, names)
     if not alarm:
         for reason, samples in reasons_of(state, names).most_common(SHOWN):

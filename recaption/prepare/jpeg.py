@@ -1,6 +1,6 @@
 """JPEGs by libjpeg-turbo with its warnings, which tell half a picture from a whole one.
 
-Pillow passes no warning on: a scan that is cut, with an end mark behind it, is a grey part there.
+Pillow passes no warning on: a scan that is cut, with an end mark behind it, is a gray part there.
 libjpeg warns of sound pictures, too (parameters of a scan that phones write wrongly, stray bytes),
 and tells only the first of its warnings.
 """
@@ -27,22 +27,22 @@ def read(content: bytes, image: PIL.Image.Image, step: int) -> PIL.Image.Image |
 
     Raises SampleError where the data end before the picture does.
     """
-    colours = "CMYK" if image.mode == "CMYK" else "RGB"
+    colors = "CMYK" if image.mode == "CMYK" else "RGB"
     width, height = -(-image.width // step), -(-image.height // step)
     least = {"min_width": width, "min_height": height} if step > 1 else {}
     try:
-        pixels = simplejpeg.decode_jpeg(content, colours, **least)
+        pixels = simplejpeg.decode_jpeg(content, colors, **least)
     except ValueError as e:
-        if _tells_early_end(e) or _ends_early(content, colours):
+        if _tells_early_end(e) or _ends_early(content, colors):
             raise SampleError(EARLY) from None
         try:
-            pixels = simplejpeg.decode_jpeg(content, colours, **least, strict=False)
+            pixels = simplejpeg.decode_jpeg(content, colors, **least, strict=False)
         except ValueError:
             return None
     if pixels.shape[:2] != (height, width):
         return None
-    raw = "CMYK;I" if colours == "CMYK" else colours  # Adobe's, as all that is CMYK
-    return PIL.Image.frombuffer(colours, (width, height), pixels, "raw", raw, 0, 1)
+    raw = "CMYK;I" if colors == "CMYK" else colors  # Adobe's, as all that is CMYK
+    return PIL.Image.frombuffer(colors, (width, height), pixels, "raw", raw, 0, 1)
 
 
 def _tells_early_end(error: ValueError) -> bool:
@@ -50,13 +50,13 @@ def _tells_early_end(error: ValueError) -> bool:
     return "premature end" in said or "instead of rst" in said
 
 
-def _ends_early(content: bytes, colours: str) -> bool:
+def _ends_early(content: bytes, colors: str) -> bool:
     """Whether data are missing, when libjpeg's first warning was of something else.
 
     Then the picture depends on what is written behind the data of its scans.
     """
     try:
-        simplejpeg.decode_jpeg(_bare(content), colours)
+        simplejpeg.decode_jpeg(_bare(content), colors)
     except ValueError as e:
         if _tells_early_end(e):
             return True
@@ -64,7 +64,7 @@ def _ends_early(content: bytes, colours: str) -> bool:
         return False
     try:
         zeros, others = (
-            simplejpeg.decode_jpeg(_bare(content, filling), colours, strict=False)
+            simplejpeg.decode_jpeg(_bare(content, filling), colors, strict=False)
             for filling in FILLINGS
         )
     except ValueError:

@@ -4,7 +4,7 @@ The formats of `image.formats` by their content, whatever the extension. The hea
 checked before any decoding. Animated: the first frame. 16-bit: scaled to 8. Transparent:
 composited on `image.background`. CMYK, palette, grayscale and the rest: converted to RGB by
 Pillow. EXIF orientation is applied, unless its EXIF cannot be read. Data that end early and damage
-that a decoder cannot get over are errors, never a picture with a grey part.
+that a decoder cannot get over are errors, never a picture with a gray part.
 """
 
 from __future__ import annotations

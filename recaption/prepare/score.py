@@ -1,7 +1,7 @@
 """ONNX models that score pictures, on the CPU, inside the preparation workers.
 
 The input is the whole picture, as it is stored, in RGB, resized by Pillow to the model's height and
-width, divided by `scale`, and normalised. How the output becomes a score is said by its kind (see
+width, divided by `scale`, and normalized. How the output becomes a score is said by its kind (see
 prepare.outputs).
 """
 

@@ -40,7 +40,7 @@ class Trial:
 
 def drawn() -> list[PIL.Image.Image]:
     """Pictures that have little in common."""
-    plain = [PIL.Image.new("RGB", SIZE, colour) for colour in ("black", "white", "orange")]
+    plain = [PIL.Image.new("RGB", SIZE, color) for color in ("black", "white", "orange")]
     rng = np.random.default_rng(17)
     noise = PIL.Image.fromarray(rng.integers(0, 256, (*SIZE[::-1], 3), np.uint8))
     slope = PIL.Image.linear_gradient("L").resize(SIZE)

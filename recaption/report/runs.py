@@ -65,7 +65,7 @@ def open_source(number: int, root: str | Path, inputs: str | None = None) -> Sou
 
 
 def columns_of(sources: Sequence[Source]) -> list[Column]:
-    """Every prompt of every run, labelled so that no two look alike."""
+    """Every prompt of every run, labeled so that no two look alike."""
     plain = [
         Column(source, suffix, prompt)
         for source in sources

@@ -107,7 +107,7 @@ def _files(paths: RunPaths, run: Run) -> dict[Path, bytes]:
     }
     return {
         paths.sizes_json: publish.to_json(sizes),
-        paths.card: _card(run, licence(paths, run), sizes, state).encode(),
+        paths.card: _card(run, license_of(paths, run), sizes, state).encode(),
     }
 
 
@@ -149,7 +149,7 @@ def _card(run: Run, license: str, sizes: dict[str, int], state: RunState) -> str
     )
 
 
-def licence(paths: RunPaths, run: Run) -> str:
+def license_of(paths: RunPaths, run: Run) -> str:
     """output.license of the run's last submission; of a run made from another one, of that one's."""
     numbers = submission_numbers(paths)
     if not numbers:

@@ -13,7 +13,7 @@ from typing import Any
 
 from recaption.errors import TaskError, UserError
 from recaption.run import publish, shared
-from recaption.run.card import licence
+from recaption.run.card import license_of
 from recaption.run.creation import create
 from recaption.run.journal import Event, Journal
 from recaption.run.paths import RunPaths
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 def parent_record(paths: RunPaths, run: Run, how: dict[str, Any]) -> dict[str, Any]:
     """What run.json of a derived run says about where it comes from."""
     about = {"run": str(paths.root), "fingerprint": run.fingerprint, **how}
-    return {**about, "license": licence(paths, run)}
+    return {**about, "license": license_of(paths, run)}
 
 
 def make_run(paths: RunPaths, run: Run, group: str | None) -> Run:

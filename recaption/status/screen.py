@@ -1,4 +1,4 @@
-"""A run's overview as one screen of text; coloured where that is wanted."""
+"""A run's overview as one screen of text; colored where that is wanted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _head(seen: Overview, style: Style) -> list[str]:
     settled = shards["done"] + shards["given_up"]
     share = settled / shards["total"] if shards["total"] else 1.0
     bar = "#" * int(share * BAR)
-    colour = {COMPLETE: [GREEN], NEEDS_RETRY: [RED], HELD: [RED]}.get(seen.state, [])
+    color = {COMPLETE: [GREEN], NEEDS_RETRY: [RED], HELD: [RED]}.get(seen.state, [])
     left = f", {duration(seen.seconds_left)} left" if seen.seconds_left is not None else ""
     failed = f", {shards['failed']} failed"
     given_up = f", {shards['given_up']} given up" if shards["given_up"] else ""
@@ -48,7 +48,7 @@ def _head(seen: Overview, style: Style) -> list[str]:
     progress = f", {samples['in_progress']} in unpublished shards" if samples["in_progress"] else ""
     now = "" if seen.complete else f"{seen.rate_now:.1f} images/s now, "
     return [
-        f"{style(seen.run, BOLD)}: {style(seen.state, BOLD, *colour)}",
+        f"{style(seen.run, BOLD)}: {style(seen.state, BOLD, *color)}",
         f"  [{bar:{BAR}}] {share:6.1%}{left}",
         f"  shards   {shards['done']} of {shards['total']} published"
         f"{style(failed, RED) if shards['failed'] else ''}{given_up}",

@@ -27,7 +27,7 @@ SHOWN = 20
 FEW = 16  # shards that are not worth starting processes for
 SMALL = 4 << 20  # bytes of a shard
 RED, GREEN, YELLOW = "31", "32", "33"
-COLOURS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
+COLORS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
 
 HELP = """\
 usage: python -m recaption.verify RUN [--input [--inputs PATTERN] [--allow-pipe]] [--complete] [--json]
@@ -137,7 +137,7 @@ def _show(report: dict[str, Any], defects: list[Defect], loaders: dict[str, Load
     for note in report["notes"]:
         print(f"  {note}")
     for name, loaded in loaders.items():
-        print(f"  {name:10} {style(loaded.result, COLOURS.get(loaded.result, '0'))}: {loaded.text}")
+        print(f"  {name:10} {style(loaded.result, COLORS.get(loaded.result, '0'))}: {loaded.text}")
     for defect in defects[:SHOWN]:
         where = f"{defect.shard}: " if defect.shard else ""
         print(f"  {style(defect.kind, RED)}: {where}{defect.text}")

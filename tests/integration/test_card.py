@@ -32,8 +32,8 @@ def test_what_it_says(made: Made, source: Source) -> None:
     assert "fulfil" not in text
 
 
-def test_licence_filter_and_several_prompts(one_shard: Path, tmp_path: Path) -> None:
-    """What is made from a run keeps its licence, which is outside the fingerprint."""
+def test_license_filter_and_several_prompts(one_shard: Path, tmp_path: Path) -> None:
+    """What is made from a run keeps its license, which is outside the fingerprint."""
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run", "output.mode=captions")
     words += ("prompts=[short,detailed]",)
     launched(*words, "output.license=cc-by-4.0", cwd=tmp_path)
@@ -53,6 +53,6 @@ def test_licence_filter_and_several_prompts(one_shard: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("value", ["CC BY 4.0", "''", "a: b"])
-def test_a_licence_that_is_none(one_shard: Path, value: str, tmp_path: Path) -> None:
+def test_a_license_that_is_none(one_shard: Path, value: str, tmp_path: Path) -> None:
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
     refused(launch(*words, f"output.license={value}", cwd=tmp_path), "output.license", "cc-by-4.0")

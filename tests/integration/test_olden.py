@@ -348,11 +348,11 @@ def test_a_field_that_is_not_known_is_said_by_name(
     run = shutil.copytree(copies / "site", tmp_path / "run")
     record = run / ".recaption/run.json"
     known = json.loads(record.read_bytes())
-    record.write_text(json.dumps({**known, "flavour": "sweet"}))
+    record.write_text(json.dumps({**known, "flavor": "sweet"}))
     words = [w for w in commands["site"] if not w.startswith("output.dir")]
-    refused(launch(*words, f"output.dir={run}", cwd=tmp_path), "run.json", "flavour")
+    refused(launch(*words, f"output.dir={run}", cwd=tmp_path), "run.json", "flavor")
     for command in ("status", "verify", "retry"):
-        refused(launch(str(run), cwd=tmp_path, module=command), "run.json", "flavour")
+        refused(launch(str(run), cwd=tmp_path, module=command), "run.json", "flavor")
     record.write_text(json.dumps(known))
     first = run / ".recaption/submissions/0.json"
     submission = json.loads(first.read_bytes())

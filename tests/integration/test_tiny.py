@@ -152,8 +152,8 @@ def test_one_and_four_workers_give_the_same_captions(scenes: Source, run_of: Run
     for key in differing:
         a, b = parse_caption(one[key]).names, parse_caption(four[key]).names
         assert len(a) == len(b), (key, one[key], four[key])
-        for (colour, kind), (other_colour, other_kind) in zip(a, b, strict=True):
-            assert colour == other_colour or kind == other_kind, (key, one[key], four[key])
+        for (color, kind), (other_color, other_kind) in zip(a, b, strict=True):
+            assert color == other_color or kind == other_kind, (key, one[key], four[key])
 
 
 @pytest.fixture(scope="module")

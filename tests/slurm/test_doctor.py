@@ -81,7 +81,7 @@ def test_a_job_that_does_not_start_is_cancelled(lab: Lab, tmp_path: Path) -> Non
     lab.preempt(300)
     seen = doctor(lab, tmp_path, "--wait=3")
     assert seen["job"]["result"] == "warn"
-    assert "has been cancelled" in seen["job"]["text"]
+    assert "has been canceled" in seen["job"]["text"]
     assert "python@node" not in seen
     assert not [row for row in lab.squeue(fields="%i %j") if "doctor" in row[1]]
 

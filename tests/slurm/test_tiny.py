@@ -41,7 +41,7 @@ def test_the_tiny_model_preempted_once(lab: Lab, tmp_path: Path) -> None:
 
 
 def right(source: dict[str, list[Sample]], said: dict[str, str]) -> float:
-    """How many of the single-shape scenes have the right shape and colour."""
+    """How many of the single-shape scenes have the right shape and color."""
     scenes = [s for samples in source.values() for s in samples]
     single = [s for s in scenes if s.picture is not None and len(s.picture.shapes) == 1]
     assert len(single) > 200

@@ -43,7 +43,7 @@ def model(
     )
 
 
-def grey(level: int, side: int = 20) -> Image.Image:
+def gray(level: int, side: int = 20) -> Image.Image:
     return Image.new("RGB", (side, side), (level, level, level))
 
 
@@ -53,7 +53,7 @@ PLAIN = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
 def scored(path: Path, levels: list[int], **rules: Any) -> list[float]:
     scorer = Scorer(path=str(path), **{**PLAIN, **rules})
     loaded = Model("test", scorer, 1)
-    return loaded.scores([loaded.tensor(grey(level)) for level in levels])
+    return loaded.scores([loaded.tensor(gray(level)) for level in levels])
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 3])
@@ -73,12 +73,12 @@ def test_the_kinds(tmp_path: Path, batch: Any) -> None:
     assert scored(one, levels, kind="sigmoid") == pytest.approx(sigmoids, rel=1e-5)
 
 
-def test_normalisation_and_size(tmp_path: Path) -> None:
+def test_normalization_and_size(tmp_path: Path) -> None:
     one = model(tmp_path / "one.onnx", 1, side="S")
     rules = {"kind": "value", "size": [4, 6], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     assert scored(one, [255], **rules) == pytest.approx([2.0 + 10])
     loaded = Model("test", Scorer(path=str(one), **rules), 1)
-    assert loaded.tensor(grey(3, 30)).shape == (3, 4, 6)
+    assert loaded.tensor(gray(3, 30)).shape == (3, 4, 6)
 
 
 class Built:
@@ -133,15 +133,15 @@ def built(tmp_path: Path) -> Built:
     return Built(tmp_path)
 
 
-COLOUR = (200, 100, 50)
+COLOR = (200, 100, 50)
 
 
 def score_of(*words: str) -> float:
-    """Of a picture of one colour, by the scorer `a` as launch would pin it."""
+    """Of a picture of one color, by the scorer `a` as launch would pin it."""
     config = with_scorers(*words)
     pin_scorers(config)
     (loaded,) = load(config, 1)
-    return loaded.scores([loaded.tensor(Image.new("RGB", (30, 20), COLOUR))])[0]
+    return loaded.scores([loaded.tensor(Image.new("RGB", (30, 20), COLOR))])[0]
 
 
 UNIT = ("scorers.a.mean=[0,0,0]", "scorers.a.std=[1,1,1]")
@@ -149,7 +149,7 @@ UNIT = ("scorers.a.mean=[0,0,0]", "scorers.a.std=[1,1,1]")
 
 def test_probabilities_get_no_second_softmax(built: Built) -> None:
     path = built.softmax()
-    shares = np.exp(np.array(COLOUR) / 255)
+    shares = np.exp(np.array(COLOR) / 255)
     for key, option in (("watermark", "watermark.output"), ("scorers.a", "scorers.a.kind")):
         words = ["watermark=onnx"] if key == "watermark" else []
         words += [f"{key}.path={path}", f"{key}.class=0"]
@@ -161,7 +161,7 @@ def test_probabilities_get_no_second_softmax(built: Built) -> None:
         )
         pin_scorers(config)
         (loaded,) = load(config, 1)
-        (found,) = loaded.scores([loaded.tensor(Image.new("RGB", (30, 20), COLOUR))])
+        (found,) = loaded.scores([loaded.tensor(Image.new("RGB", (30, 20), COLOR))])
         assert found == pytest.approx(shares[0] / shares.sum(), rel=1e-5)
     message = refused(f"scorers.a.path={path}", "scorers.a.kind=value")
     assert (
@@ -223,7 +223,7 @@ def score_of_watermark(*words: str) -> float:
     config = composed("watermark=onnx", *(f"watermark.{word}" for word in words))
     pin_scorers(config)
     (loaded,) = load(config, 1)
-    return loaded.scores([loaded.tensor(Image.new("RGB", (30, 20), COLOUR))])[0]
+    return loaded.scores([loaded.tensor(Image.new("RGB", (30, 20), COLOR))])[0]
 
 
 def test_a_watermark_s_model_is_fed_and_read_as_a_scorer_s(built: Built) -> None:
@@ -236,7 +236,7 @@ def test_a_watermark_s_model_is_fed_and_read_as_a_scorer_s(built: Built) -> None
     )
     assert found == (50 / 2 - 30) / 4
     path, weights = built.boxes(30, 40)
-    boxes = np.tensordot(np.array(COLOUR) / 255, weights, 1)
+    boxes = np.tensordot(np.array(COLOR) / 255, weights, 1)
     plain = ("mean=[0,0,0]", "std=[1,1,1]", "output=value", "reduce=max", "class=3")
     for axis, row in {1: boxes[3], 2: boxes[:, 3]}.items():
         found = score_of_watermark(f"path={path}", *plain, f"class_axis={axis}")
@@ -251,7 +251,7 @@ def test_the_highest_score_of_a_detectors_boxes(built: Built, classes_first: boo
     message = refused(*words, "scorers.a.class=7")
     assert ("N×22×2100" if classes_first else "N×2100×22") in message
     assert "scorers.a.reduce=max" in message
-    boxes = np.tensordot(np.array(COLOUR) / 255, weights, 1)
+    boxes = np.tensordot(np.array(COLOR) / 255, weights, 1)
     row = boxes[7] if classes_first else boxes[:, 7]
     found = score_of(*words, "scorers.a.class=7", "scorers.a.reduce=max")
     assert found == pytest.approx(row.max(), rel=1e-5)
@@ -264,7 +264,7 @@ def test_boxes_that_may_be_classes_are_asked_about(built: Built) -> None:
     message = refused(*words, "scorers.a.class=3")
     assert message.startswith("scorers.a.class_axis: needed"), message
     assert "1 (30 classes), 2 (40 classes)" in message
-    boxes = np.tensordot(np.array(COLOUR) / 255, weights, 1)
+    boxes = np.tensordot(np.array(COLOR) / 255, weights, 1)
     for axis, row in {1: boxes[3], 2: boxes[:, 3]}.items():
         found = score_of(*words, "scorers.a.class=3", f"scorers.a.class_axis={axis}")
         assert found == pytest.approx(row.max(), rel=1e-5)
@@ -277,7 +277,7 @@ def test_the_axis_that_a_model_fixes_has_the_classes(built: Built) -> None:
     first = numpy_helper.from_array(np.array([1], np.int64), "first")
     path = built(brightest, first, sides=("H", "W"), map=(1, ["N", 1, "H", "W"]))
     words = (f"scorers.a.path={path}", "scorers.a.kind=probability", "scorers.a.reduce=max", *UNIT)
-    assert score_of(*words, "scorers.a.size=[8,12]") == pytest.approx(COLOUR[0] / 255)
+    assert score_of(*words, "scorers.a.size=[8,12]") == pytest.approx(COLOR[0] / 255)
 
 
 def test_one_of_several_outputs_is_named(built: Built) -> None:
@@ -307,10 +307,10 @@ def test_a_run_that_exists_goes_on_as_it_was(
         pin_scorers(config, exists=True)
         assert "warning: scorers.a." in capsys.readouterr().err
         (loaded,) = load(config, 1)
-        colour = loaded.tensor(Image.new("RGB", (30, 20), COLOUR))
-        flat = loaded.outputs([colour]).ravel().astype(np.float64)
+        color = loaded.tensor(Image.new("RGB", (30, 20), COLOR))
+        flat = loaded.outputs([color]).ravel().astype(np.float64)
         shares = np.exp(flat - flat.max())
-        assert loaded.scores([colour]) == [pytest.approx(shares[0] / shares.sum(), rel=1e-6)]
+        assert loaded.scores([color]) == [pytest.approx(shares[0] / shares.sum(), rel=1e-6)]
         covered = identity(config, [config.prompt], "files", ["/data/0.tar"])
         mine = {k: v for k, v in covered.items() if k.startswith("scorers.a.")}
         assert set(mine) == {f"scorers.a.{k}" for k in ("model", "output", "input", "action")}

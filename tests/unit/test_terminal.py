@@ -1,4 +1,4 @@
-"""Bars, lines and colours, each only where they are wanted."""
+"""Bars, lines and colors, each only where they are wanted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recaption.cli import terminal
-from recaption.cli.terminal import Progress, has_colours, is_live
+from recaption.cli.terminal import Progress, has_colors, is_live
 from recaption.task import summary
 from recaption.task.summary import SECONDS, Summary
 
@@ -21,7 +21,7 @@ class Screen(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("environment", "live", "colours"),
+    ("environment", "live", "colors"),
     [
         ({"TERM": "xterm"}, True, True),
         ({"TERM": "dumb"}, False, False),
@@ -30,15 +30,15 @@ class Screen(io.StringIO):
     ],
 )
 def test_what_a_terminal_gets(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], live: bool, colours: bool
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], live: bool, colors: bool
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_live(Screen()) == live
-    assert has_colours(Screen()) == colours
+    assert has_colors(Screen()) == colors
     assert not is_live(io.StringIO())
-    assert not has_colours(io.StringIO())
+    assert not has_colors(io.StringIO())
     monkeypatch.setattr(sys, "stderr", Screen())
     with Progress(200, "shard") as progress:
         progress.update()
@@ -79,7 +79,7 @@ def test_a_task_says_one_line_a_minute(
         run=SimpleNamespace(shards=shards),
         submission=SimpleNamespace(slices=[[0, 1, 2], [3]]),
         paths=paths,
-        taken_over={3},
+        taken_over=1,
     )
     engines = SimpleNamespace(in_flight=lambda: 7, restarts=2, given_up=[])
     pipeline: Any = SimpleNamespace(settled=0, engines=engines)

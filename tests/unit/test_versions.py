@@ -70,7 +70,7 @@ def test_an_earlier_version_composes_with_its_own_defaults_and_presets(model: st
 class _Later(Data):
     """The section of a later version, with a key that changes nothing by itself."""
 
-    flavour: str = key("sweet", "a later key", was="plain")
+    flavor: str = key("sweet", "a later key", was="plain")
 
 
 def test_a_neutral_later_key_stays_out_of_the_identity_and_another_value_does_not() -> None:
@@ -80,14 +80,14 @@ def test_a_neutral_later_key_stays_out_of_the_identity_and_another_value_does_no
 
     from recaption.run import identity as module
 
-    names = (*module.DATA_KEYS, "flavour")
+    names = (*module.DATA_KEYS, "flavor")
     record = dataclasses.asdict(config.data)
     plain = from_record(_Later, record, "data")
-    assert plain.flavour == "plain", "a record without the key stands for what was"
+    assert plain.flavor == "plain", "a record without the key stands for what was"
     assert module._section("data", plain, names) == module._section(
         "data", config.data, module.DATA_KEYS
     )
-    assert module._section("data", _Later(**record), names)["data.flavour"] == "sweet"
+    assert module._section("data", _Later(**record), names)["data.flavor"] == "sweet"
     assert identity(config, [config.prompt], "files", urls) == before
 
 
@@ -97,10 +97,10 @@ def test_a_field_that_is_not_known_is_said_by_name(tmp_path: Path) -> None:
     assert typed_config(record) == dataclasses.replace(
         config, data=dataclasses.replace(config.data, shards=None)
     )
-    record["data"]["flavour"] = "sweet"
-    with pytest.raises(UserError, match=r"data: has flavour, which this version"):
+    record["data"]["flavor"] = "sweet"
+    with pytest.raises(UserError, match=r"data: has flavor, which this version"):
         typed_config(record, "submissions/0.json")
-    del record["data"]["flavour"]
+    del record["data"]["flavor"]
     record["spice"] = {}
     with pytest.raises(UserError, match=r"submissions/0.json: has spice"):
         typed_config(record, "submissions/0.json")
