@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from string import Template
-from typing import Any, get_type_hints
 
 from recaption.__main__ import COMMANDS
 from recaption.completion.bash import SCRIPT
 from recaption.config.compose import conf_dir
-from recaption.config.schema import Config
+from recaption.config.walk import documented
 from recaption.errors import bad_choice
 
 SHELLS = ("bash",)
@@ -58,15 +55,14 @@ def main(arguments: list[str]) -> int:
 
 def script() -> str:
     """The script for bash."""
-    choices = dict(_choices(Config))
+    choices = {key.name: key.choices for key in documented()}
     groups = [path.name for path in sorted(conf_dir().iterdir()) if path.is_dir()]
     for group in groups:
         choices[group] = [path.stem for path in sorted((conf_dir() / group).glob("*.yaml"))]
-    keys = sorted({*_keys(Config), *groups})
     return Template(SCRIPT).substitute(
         commands=" ".join(COMMANDS),
         keyed="|".join(KEYED),
-        keys=" ".join(f"{key}=" for key in keys),
+        keys=" ".join(f"{key}=" for key in sorted(choices)),
         groups="|".join(groups),
         options=_cases({name: words.split() for name, words in OPTIONS.items()}),
         choices=_cases({key: names for key, names in sorted(choices.items()) if names}),
@@ -75,26 +71,3 @@ def script() -> str:
 
 def _cases(words: dict[str, list[str]]) -> str:
     return "\n".join(f'    {name}) words="{" ".join(list_)}" ;;' for name, list_ in words.items())
-
-
-def _fields(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
-    """Every key of the schema: its name, type, and field."""
-    hints = get_type_hints(node)
-    for f in dataclasses.fields(node):
-        name = f"{prefix}{f.name.rstrip('_')}"
-        if dataclasses.is_dataclass(hints[f.name]):
-            yield from _fields(hints[f.name], f"{name}.")
-        elif f.name != "kind":
-            yield name, hints[f.name], f
-
-
-def _keys(node: Any) -> Iterator[str]:
-    return (name for name, _, _ in _fields(node))
-
-
-def _choices(node: Any) -> Iterator[tuple[str, list[str]]]:
-    for name, kind, f in _fields(node):
-        if kind is bool or kind == (bool | None):
-            yield name, ["true", "false"]
-        else:
-            yield name, [str(choice) for choice in f.metadata.get("choices", ()) if choice]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from typing import Any
 
 from recaption.config.onnx import IMAGENET_MEAN
 from recaption.config.schema import FLAGS, FORMATS, HARMLESS, Config, Data
+from recaption.config.walk import walk
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
@@ -24,7 +24,7 @@ LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 def check(config: Config) -> None:
     """Raise UserError for the first key whose value is not valid."""
-    _walk(config, "")
+    _check_values(config, "")
     for key in ("model.name", "prompt.name", "data.name"):
         section, leaf = key.split(".")
         value = getattr(getattr(config, section), leaf)
@@ -50,7 +50,7 @@ def check(config: Config) -> None:
             raise bad_choice("image.formats", name, FORMATS)
     for key, scorer in (("watermark", config.watermark), *config.scorers.items()):
         prefix = key if scorer is config.watermark else f"scorers.{key}"
-        _walk(scorer, f"{prefix}.")
+        _check_values(scorer, f"{prefix}.")
         scorer.size = _size(f"{prefix}.size", scorer.size)
         for leaf, values in (("mean", scorer.mean), ("std", scorer.std)):
             if len(values) != 3 or (leaf == "std" and min(values) <= 0):
@@ -147,26 +147,26 @@ def gpu_count(gpus: int | str) -> int:
     return int(str(gpus).rpartition(":")[2])
 
 
-def _walk(node: Any, prefix: str) -> None:
-    for f in dataclasses.fields(node):
-        key, value = f"{prefix}{f.name.rstrip('_')}", getattr(node, f.name)
-        if dataclasses.is_dataclass(value):
-            _walk(value, f"{key}.")
-        elif f.metadata.get("path"):
-            setattr(node, f.name, _path(key, value))
+def _check_values(node: Any, prefix: str) -> None:
+    """Types within lists, choices and bounds of every key; paths become absolute."""
+    for key in walk(type(node), prefix):
+        name, owner, limits = key.name, key.owner(node), key.metadata
+        value = getattr(owner, key.field.name)
+        if limits.get("path"):
+            setattr(owner, key.field.name, _path(name, value))
         elif value is None:
             continue
         elif isinstance(value, list) and any(isinstance(v, list | dict) for v in value):
-            raise bad_value(key, value, "its elements have to be plain values")
+            raise bad_value(name, value, "its elements have to be plain values")
         elif any(v != v for v in (value if isinstance(value, list) else [value])):
-            raise bad_value(key, value, "a number is needed")
-        elif "choices" in f.metadata and value not in f.metadata["choices"]:
-            raise bad_choice(key, value, f.metadata["choices"])
-        elif "low" in f.metadata:
-            low, high = f.metadata["low"], f.metadata.get("high")
+            raise bad_value(name, value, "a number is needed")
+        elif "choices" in limits and value not in limits["choices"]:
+            raise bad_choice(name, value, limits["choices"])
+        elif "low" in limits:
+            low, high = limits["low"], limits.get("high")
             if value < low or (high is not None and value > high) or value != value:
                 upper = f" and at most {high}" if high is not None else ""
-                raise bad_value(key, value, f"must be at least {low}{upper}")
+                raise bad_value(name, value, f"must be at least {low}{upper}")
 
 
 def _path(key: str, value: Any) -> Any:

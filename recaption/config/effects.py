@@ -17,6 +17,7 @@ from recaption.config.options import taken_options
 from recaption.config.overrides import WHOLE, check_key
 from recaption.config.schema import Config, Prompt
 from recaption.config.taken import KEYS
+from recaption.config.walk import walk
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ IDLE = (
     ),
     Idle(("quality.script_share",), lambda c: c.quality.script is None, "needs quality.script"),
     Idle(
-        ("engine.rate", "engine.record", "engine.salt", "engine.poison"),
+        tuple(key.name for key in walk() if key.metadata.get("fake")),
         lambda c: c.engine.kind != "fake",
         "is the fake engine's: needs engine=fake",
     ),

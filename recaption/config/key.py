@@ -14,7 +14,7 @@ def key(default: Any, doc: str, **limits: Any) -> Any:
     has that value.
 
     `literal`, `path` and `text` say how the command line reads the value (see config.overrides). In
-    a `path`, `~` is the home folder, in presets too.
+    a `path`, `~` is the home folder, in presets too. `fake` marks a key of the fake engine alone.
     """
     if isinstance(default, (list, dict)):
         copied = default

@@ -11,17 +11,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from recaption.config.onnx import Scorer
 from recaption.config.renamed import RENAMED, both, warn_of
-from recaption.config.schema import Config
+from recaption.config.walk import walk
 from recaption.errors import UserError, bad_key
 
 GROUPS = frozenset({"data", "model", "prompt", "engine", "slurm", "watermark", "output"})
 NULL, SWITCHES = "null", ("true", "false")
 # a value in quotes, without such quotes inside
 WHOLE = re.compile(r"""(['"])(?:(?!\1).)*\1""", re.DOTALL)
+KEYS = {name: key for key in walk() for name in (".".join(key.path), key.name)}
+SCORER = {name: key for key in walk(Scorer) for name in (*key.path, key.name)}
 BRACKETS = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
 
 
@@ -128,30 +130,29 @@ def stored_key(key: str) -> str:
 
 
 def check_key(key: str) -> Place:
-    """Find a dotted key in the schema; raises UserError if there is no such key."""
-    node: Any = Config
-    path = ""
-    metadata: Mapping[str, Any] = {}
-    parts = stored_key(key).split(".")
+    """Find a key in the schema by its name, or an earlier one; UserError if there is no such key."""
+    parts = RENAMED.get(key, key).split(".")
     if parts[0] == "scorers" and len(parts) > 2:
-        if len(parts) > 3 or parts[2] not in get_type_hints(Scorer):
-            raise bad_key(key, (f.rstrip("_") for f in get_type_hints(Scorer)))
-        return Place(_metadata(Scorer, parts[2]), mapping=True, inside=True)
-    for part in parts:
-        if get_origin(node) is dict or node is dict:
-            return Place(metadata, mapping=True, inside=True)
-        fields = get_type_hints(node) if dataclasses.is_dataclass(node) else {}
-        path = f"{path}.{part}" if path else part
-        if part not in fields:
-            raise bad_key(path, (f.rstrip("_") for f in fields))
-        metadata = _metadata(node, part)
-        node = next((a for a in get_args(fields[part]) if get_origin(a) is dict), fields[part])
-    if dataclasses.is_dataclass(node) and key not in GROUPS:
-        raise UserError(
-            f"{key}: is a section, set one of its keys: {', '.join(get_type_hints(node))}"
-        )
-    return Place(metadata, mapping=get_origin(node) is dict)
+        found = SCORER.get(".".join(parts[2:]))
+        if found is None:
+            raise bad_key(key, (k.name for k in walk(Scorer)))
+        return Place(found.metadata, mapping=True, inside=True)
+    for end in range(1, len(parts) + 1):
+        name = ".".join(parts[:end])
+        if name in KEYS:
+            inside, found = end < len(parts), KEYS[name]
+            if inside and not found.mapping:
+                raise bad_key(".".join(parts[: end + 1]), ())
+            return Place(found.metadata, found.mapping, inside)
+        if not _below(name):
+            raise bad_key(name, _below(".".join(parts[: end - 1])))
+    if key not in GROUPS:
+        raise UserError(f"{key}: is a section, set one of its keys: {', '.join(_below(key))}")
+    return Place({})
 
 
-def _metadata(node: Any, name: str) -> Mapping[str, Any]:
-    return next(f.metadata for f in dataclasses.fields(node) if f.name == name)
+def _below(section: str) -> list[str]:
+    """What may follow the name of a section, or begin a key, where that is empty."""
+    start = f"{section}." if section else ""
+    names = (key.name for key in KEYS.values() if key.name.startswith(start))
+    return list(dict.fromkeys(name.removeprefix(start).split(".")[0] for name in names))

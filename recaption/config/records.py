@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from recaption.config.onnx import Scorer
 from recaption.config.schema import Config
+from recaption.config.walk import walk
 from recaption.errors import UserError
 
 T = TypeVar("T")
@@ -61,15 +62,10 @@ def _classless(scorer: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**scorer, "class_": None}
 
 
-def new_keys(kind: type[Any] = Config) -> dict[str, Any]:
-    """The keys that 0.1.0 lacked, nested as in the schema, with the values they stand for there."""
-    found: dict[str, Any] = {}
-    hints = get_type_hints(kind)
-    for f in fields(kind):
-        section = hints[f.name]
-        if is_dataclass(section) and isinstance(section, type):
-            if below := new_keys(section):
-                found[f.name] = below
-        elif "was" in f.metadata:
-            found[f.name] = copy.deepcopy(f.metadata["was"])
-    return found
+def new_keys() -> dict[str, Any]:
+    """The keys that 0.1.0 lacked, as the schema spells them, each with what its absence stood for."""
+    return {
+        ".".join(key.path): copy.deepcopy(key.metadata["was"])
+        for key in walk()
+        if "was" in key.metadata
+    }

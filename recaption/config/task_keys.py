@@ -1,4 +1,4 @@
-"""The keys of how the work is done: engine and slurm."""
+"""The keys of how the work is done: engine, slurm and task."""
 
 from __future__ import annotations
 
@@ -53,22 +53,24 @@ class Engine:
         low=0,
         high=1000,
     )
-    rate: float = key(0.0, "Fake engine: images per second; 0 means no limit.", low=0.0)
+    rate: float = key(0.0, "Images per second; 0 means no limit.", low=0.0, fake=True)
     record: str | None = key(
         None,
-        "Fake engine: file to which a line is added for every caption made. Default: none.",
+        "File to which a line is added for every caption made. Default: none.",
         path=True,
+        fake=True,
     )
     salt: str = key(
         "",
-        "Fake engine: random gives every caption another text, even for the same picture. "
-        "Default: none.",
+        "random gives every caption another text, even for the same picture. Default: none.",
         choices=("", "random"),
+        fake=True,
     )
     poison: dict[str, str] = key(
         {},
-        "Fake engine: what a caption, or * for every other, brings about: crash, hang, error, "
-        "refuse, cut, or say TEXT.",
+        "What a caption, or * for every other, brings about: crash, hang, error, refuse, cut, or "
+        "say TEXT.",
+        fake=True,
     )
 
 

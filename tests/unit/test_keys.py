@@ -13,8 +13,8 @@ from recaption.config.check import minutes
 from recaption.config.compose import compose_config, sweep_points, to_config
 from recaption.config.overrides import WHOLE, check_key, prepare
 from recaption.config.schema import Config
+from recaption.config.walk import documented
 from recaption.errors import UserError
-from recaption.launch.help import keys
 
 SHARDS = "data.shards=/d/x.tar"
 LITERAL = {"data.shards", "data.range", "prompt.text", "prompt.system"}
@@ -68,9 +68,9 @@ def test_any_path_and_any_text_arrives_as_it_is(value: str) -> None:
 
 
 def test_every_path_of_the_schema_is_among_those() -> None:
-    marked = {k.name for k in keys() if check_key(k.name).metadata.get("path")}
+    marked = {k.name for k in documented() if check_key(k.name).metadata.get("path")}
     assert marked == {n for n in PATHS if not n.startswith("scorers.")}
-    assert {k.name for k in keys() if check_key(k.name).metadata.get("literal")} == LITERAL
+    assert {k.name for k in documented() if check_key(k.name).metadata.get("literal")} == LITERAL
 
 
 def test_references_are_filled_in_and_null_unsets() -> None:

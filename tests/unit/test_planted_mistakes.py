@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -18,6 +17,7 @@ from recaption.config.compose import compose_config, to_config
 from recaption.config.onnx import Scorer
 from recaption.config.overrides import check_key, stored_key
 from recaption.config.schema import Config
+from recaption.config.walk import walk
 from recaption.errors import UserError
 from recaption.launch import command
 
@@ -104,16 +104,6 @@ CANNOT_BE_KNOWN = {  # keys that a value of the right type may be wrong for, uns
 }
 
 
-def keys(node: Any = Config, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
-    hints = get_type_hints(node)
-    for f in dataclasses.fields(node):
-        name = f"{prefix}{f.name.rstrip('_')}"
-        if dataclasses.is_dataclass(hints[f.name]):
-            yield from keys(hints[f.name], f"{name}.")
-        else:
-            yield name, hints[f.name], f
-
-
 def type_of(hint: Any) -> Any:
     """The type that a key's values have, apart from null; a list or dict without its elements."""
     if get_origin(hint) in (list, dict):
@@ -122,7 +112,7 @@ def type_of(hint: Any) -> Any:
     return get_origin(first) or first
 
 
-ALL = [*keys(), *keys(Scorer, "scorers.look.")]
+ALL = [*walk(), *walk(Scorer, "scorers.look.")]
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +153,7 @@ def names(message: str, key: str) -> bool:
     return key in message.partition(" (in ")[0] and "\n" not in message
 
 
-@pytest.mark.parametrize(("key", "hint"), [(key, hint) for key, hint, _ in ALL])
+@pytest.mark.parametrize(("key", "hint"), [(key.name, key.type) for key in ALL])
 def test_a_wrong_type(key: str, hint: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if type_of(hint) is Any:
         assert key in {name for name, _ in FURTHER} | {"scorers.look.size"}
@@ -179,14 +169,14 @@ def test_a_wrong_value(key: str, value: Any, place: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("section", [f.name for f in dataclasses.fields(Config)])
 def test_an_unknown_name(section: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = next(key for key, _, _ in ALL if key.split(".")[0] == section)
+    first = next(key.name for key in ALL if key.name.split(".")[0] == section)
     message = planted(place, f"{first}x", 1, monkeypatch)
     assert names(message, f"{first}x")
     assert "no such key" in message
 
 
 def test_an_unknown_name_beside_every_key() -> None:
-    for key, _, _ in ALL:
+    for key in (key.name for key in ALL):
         with pytest.raises(UserError, match="no such key") as refused:
             check_key(f"{key}x")
         assert names(str(refused.value), f"{key}x")
@@ -196,8 +186,7 @@ def test_every_limit_and_choice() -> None:
     whole = compose_config(["data.shards=/d/x.tar", "data.name=x", "output.dir=/d/run"])
     OmegaConf.set_struct(whole, False)
     tried = 0
-    for key, _, f in ALL:
-        limits = f.metadata
+    for key, limits in ((key.name, key.metadata) for key in ALL):
         beyond = [limits["low"] - 1] if "low" in limits else []
         beyond += [limits["high"] + 1] if limits.get("high") is not None else []
         beyond += ["nosuch"] if "choices" in limits else []
@@ -214,11 +203,11 @@ def test_every_limit_and_choice() -> None:
 def test_keys_whose_values_cannot_be_known() -> None:
     """Every path is tried with a wrong value, or it is said why that cannot be."""
     texts = {
-        key
-        for key, hint, f in ALL
-        if type_of(hint) is str and "choices" not in f.metadata and f.metadata.get("path")
+        key.name
+        for key in ALL
+        if type_of(key.type) is str and "choices" not in key.metadata and key.metadata.get("path")
     }
-    there = {key for key, _, _ in ALL}
+    there = {key.name for key in ALL}
     assert set(CANNOT_BE_KNOWN) <= there
     known = {key for key, _ in FURTHER} | set(CANNOT_BE_KNOWN)
     assert sorted(texts - known) == []

@@ -10,12 +10,13 @@ import shown
 
 from recaption.config.onnx import Scorer
 from recaption.config.overrides import GROUPS
-from recaption.launch.help import keys, presets
+from recaption.config.walk import documented
+from recaption.launch.help import presets
 
 MOST_MISSING = 0  # entries without a test; only ever lowered
 SCORER = "scorers.NAME."
 EVERY = {
-    "keys": [k.name for k in (*keys(), *keys(Scorer, SCORER))] + [f"{SCORER}kind"],
+    "keys": [k.name for k in (*documented(), *documented(Scorer, SCORER))] + [f"{SCORER}kind"],
     "presets": [f"{group}={name}" for group in GROUPS for name in presets(group)],
 }
 

@@ -36,6 +36,9 @@ def defaults(version: str) -> DictConfig:
     from omegaconf import DictConfig, OmegaConf
 
     then = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(HERE / f"{version}.yaml")))
-    merged = OmegaConf.merge(OmegaConf.structured(Config), new_keys(), renamed_record(then))
+    schema = OmegaConf.structured(Config)
+    for name, value in new_keys().items():
+        OmegaConf.update(schema, name, value, merge=False)
+    merged = OmegaConf.merge(schema, renamed_record(then))
     assert isinstance(merged, DictConfig)
     return merged
