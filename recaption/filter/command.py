@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 from recaption.cli.arguments import parse
 from recaption.cli.processes import each
 from recaption.config.schema import FLAGS
-from recaption.errors import UserError, bad_value
+from recaption.errors import UserError
 from recaption.filter.where import Value, Where
 from recaption.run import card
 from recaption.run import rows as sidecars
-from recaption.run.derive import make_run, parent_record, take_over
+from recaption.run.derive import destination, log_published, make_run, parent_record, take_over
 from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
@@ -60,9 +60,7 @@ def main(arguments: list[str]) -> int:
     root, text, output = _parse(arguments)
     parent, run = open_run(root)
     where = Where(text, example(run))
-    paths = RunPaths(Path(output).expanduser().absolute())
-    if paths.root.resolve() == parent.root.resolve():
-        raise bad_value("-o", output, "is the run itself; choose another folder")
+    paths = destination(output, parent)
     new = make_run(paths, filtered(parent, run, where), inherited_group(parent))
     state, tag = scan(parent, run), uuid.uuid4().hex
     inherit(state, paths, new, tag)
@@ -73,8 +71,7 @@ def main(arguments: list[str]) -> int:
     log = TaskLog(paths.inherited_log(tag))
     job = partial(rewrite_shard, parent, paths, new, where, tag)
     for name, rows in each(job, changed):
-        counts, reasons = sidecars.count_states(rows), sidecars.frequent_reasons(rows)
-        log.write("published", shard=name, counts=counts, won=True, reasons=reasons)
+        log_published(log, name, rows)
     log.close()
     card.complete(paths, new, tag)
     return _report(paths, new, len(todo), len(changed))
@@ -156,9 +153,8 @@ def _filtered(parent: RunPaths, run: Run, name: str, where: Where) -> Rows:
 
 def _report(paths: RunPaths, run: Run, todo: int, changed: int) -> int:
     state = scan(paths, run)
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
     print(f"run directory: {paths.root}")
-    print(f"{todo - changed} shards linked, {changed} rewritten; samples: {counts or 'none'}")
+    print(f"{todo - changed} shards linked, {changed} rewritten; samples: {state.counted()}")
     if state.given_up:
         print(named(state.given_up))
     missing = state.unsettled

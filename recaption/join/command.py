@@ -6,7 +6,6 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -16,8 +15,7 @@ from recaption.cli.terminal import is_live
 from recaption.errors import TaskError, UserError, bad_value
 from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import card
-from recaption.run import rows as sidecars
-from recaption.run.derive import make_run, parent_record
+from recaption.run.derive import destination, log_published, make_run, parent_record
 from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
@@ -62,9 +60,7 @@ def main(arguments: list[str]) -> int:
         reason = "its shards are full already; join is for runs with output.mode=captions"
         raise bad_value("RUN", parent.root, reason)
     sources = readable(run, given.get("--inputs"), allow_pipe=allow_pipe, what="join").shards
-    paths = RunPaths(Path(output).expanduser().absolute())
-    if paths.root.resolve() == parent.root.resolve():
-        raise bad_value("-o", output, "is the run itself; choose another folder")
+    paths = destination(output, parent)
     if spool is not None:
         _try_spool(spool)
     new = make_run(paths, joined(parent, run), inherited_group(parent))
@@ -77,8 +73,7 @@ def main(arguments: list[str]) -> int:
         if result.error:
             failed.append(result)
             continue
-        counts, reasons = sidecars.count_states(result.rows), sidecars.frequent_reasons(result.rows)
-        log.write("published", shard=result.name, counts=counts, won=True, reasons=reasons)
+        log_published(log, result.name, result.rows)
     log.close()
     card.complete(paths, new, tag)
     return _report(paths, new, len(todo), failed)
@@ -112,9 +107,8 @@ def _report(paths: RunPaths, run: Run, todo: int, failed: list[Joined]) -> int:
     if len(failed) > SHOWN:
         print(f"recaption: … and {len(failed) - SHOWN} more", file=sys.stderr)
     state = scan(paths, run)
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
     print(f"run directory: {paths.root}")
-    print(f"{todo - len(failed)} shards joined; samples: {counts or 'none'}")
+    print(f"{todo - len(failed)} shards joined; samples: {state.counted()}")
     if state.given_up:
         print(named(state.given_up))
     missing = state.unsettled - len(failed)

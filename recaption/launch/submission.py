@@ -285,11 +285,10 @@ def _wait(
     state = follow(paths, run, submission.selected, submission.number, alive)
     names = [run.shards[p].name for p in submission.selected]
     unpublished = [n for n in names if n not in state.done and n not in state.given_up]
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(state.samples().items()) if n)
     given_up = [n for n in names if n in state.given_up]
     count = len(names) - len(unpublished) - len(given_up)
     rest = f", {named(given_up)}" if given_up else ""
-    print(f"{count} of {len(names)} shards published{rest}; samples: {counts}")
+    print(f"{count} of {len(names)} shards published{rest}; samples: {state.counted()}")
     for name in unpublished[:SHOWN_FAILURES]:
         reason = state.failed.get(name, {}).get("reason", "not finished; see the logs")
         print(f"  {name}: {reason}", file=sys.stderr)

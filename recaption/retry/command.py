@@ -5,19 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from recaption.cli.tasks import read_submissions
 from recaption.config.check import check_folder
-from recaption.errors import UserError, bad_choice, bad_value
+from recaption.errors import UserError, bad_choice
 from recaption.launch.freeze import refuse_effects, warn_of_effects
 from recaption.launch.plan import inputs, select
 from recaption.launch.submission import show_plan, submit_missing, waited
 from recaption.retry.recompose import Wanted, recompose
 from recaption.retry.settle import give_up, take_back
 from recaption.run.addresses import public
-from recaption.run.derive import keep_rows, make_run, parent_record, take_over
+from recaption.run.derive import destination, keep_rows, make_run, parent_record, take_over
 from recaption.run.given_up import inherit
 from recaption.run.identity import differences
 from recaption.run.kept import keep_template
@@ -162,9 +161,7 @@ def _into_new(
     """Make the new run and submit its affected shards."""
     assert options.output is not None
     check_folder("-o", options.output)
-    target = RunPaths(Path(options.output).expanduser().absolute())
-    if target.root.resolve() == paths.root.resolve():
-        raise bad_value("-o", options.output, "is the run itself; choose another folder")
+    target = destination(options.output, paths)
     state = scan(paths, run)
     affected = _affected(paths, state, options)
     positions = {shard.name: position for position, shard in enumerate(run.shards)}

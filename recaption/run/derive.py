@@ -9,16 +9,25 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from recaption.errors import TaskError, UserError
+from recaption.errors import TaskError, UserError, bad_value
 from recaption.run import publish, shared
 from recaption.run.card import license_of
 from recaption.run.creation import create
 from recaption.run.journal import Event, Journal
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_run
-from recaption.run.rows import ASKED, CAPTIONED, FAILED, REJECTED, read_rows
+from recaption.run.rows import (
+    ASKED,
+    CAPTIONED,
+    FAILED,
+    REJECTED,
+    count_states,
+    frequent_reasons,
+    read_rows,
+)
 from recaption.run.scan import RunState, marker
 from recaption.run.tasklog import TaskLog
 
@@ -34,6 +43,14 @@ def parent_record(paths: RunPaths, run: Run, how: dict[str, Any]) -> dict[str, A
     """What run.json of a derived run says about where it comes from."""
     about = {"run": str(paths.root), "fingerprint": run.fingerprint, **how}
     return {**about, "license": license_of(paths, run)}
+
+
+def destination(output: str, parent: RunPaths) -> RunPaths:
+    """Where a derived run is made; UserError where that is its parent's place."""
+    paths = RunPaths(Path(output).expanduser().absolute())
+    if paths.root.resolve() == parent.root.resolve():
+        raise bad_value("-o", output, "is the run itself; choose another folder")
+    return paths
 
 
 def make_run(paths: RunPaths, run: Run, group: str | None) -> Run:
@@ -76,6 +93,12 @@ def take_over(
         again = {"again": state.again[name]} if name in state.again else {}
         log.write("published", shard=name, counts=state.done[name], won=True, **reasons, **again)
     log.close()
+
+
+def log_published(log: TaskLog, name: str, rows: Sequence[Row]) -> None:
+    """What a task says of a shard that it has published, for status and the card."""
+    counts, reasons = count_states(rows), frequent_reasons(rows)
+    log.write("published", shard=name, counts=counts, won=True, reasons=reasons)
 
 
 def _mark(

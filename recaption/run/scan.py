@@ -93,6 +93,11 @@ class RunState:
             counts.update(per_shard)
         return counts
 
+    def counted(self) -> str:
+        """How many samples of published shards are in each state, as commands say it."""
+        counts = sorted(self.samples().items())
+        return ", ".join(f"{n} {status}" for status, n in counts if n) or "none"
+
 
 @dataclass
 class _Logged:
