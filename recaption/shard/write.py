@@ -1,4 +1,4 @@
-"""An output shard as a pure function of the source, its sidecar's rows, and the run's settings."""
+"""Writes an output shard, a pure function of source, sidecar rows and the run's settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Settings:
     caption_key: str
     keep_text: bool
     captions_only: bool
-    scores: tuple[str, ...]  # columns and fields
+    scores: tuple[str, ...]  # names of the columns and fields with scores
     rules: int = 2  # see run.record.Run
     text_key: str = "txt"
     scattered: bool = False
@@ -153,12 +153,12 @@ def own_fields(row: Mapping[str, Any], original: str, settings: Settings) -> dic
         own["recaption_status"] = row["status"]
     for name in settings.scores:
         score = row[name]
-        own[name] = -1.0 if score is None else float(f"{score:.7g}")  # as float32 has
+        own[name] = -1.0 if score is None else float(f"{score:.7g}")  # the precision of float32
     return own
 
 
 def shown(row: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
-    """A row as a shard shows it: a caption that was filtered stays in the sidecar alone."""
+    """A row as it appears in a shard: the caption of a filtered sample stays in the sidecar only."""
     if row["status"] == CAPTIONED:
         return row
     columns = ("caption", "finish_reason", "flags")
