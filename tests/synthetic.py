@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption.config.schema import Prompt
+from recaption.run.columns import Columns
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, Submission, write_run, write_submission
 from recaption.run.rows import write_rows
@@ -42,7 +43,11 @@ def make_run(root: Path, shards: int, samples: int) -> RunPaths:
     first = root / "first.parquet"
     for number, shard in enumerate(inputs):
         if number < 8:
-            write_rows(first, [made_row(number, i, samples) for i in range(samples)], ["p"], SCORES)
+            write_rows(
+                first,
+                [made_row(number, i, samples) for i in range(samples)],
+                Columns(("p",), SCORES),
+            )
         paths.sidecar(shard.name).write_bytes(first.read_bytes())
         paths.marker(shard.name).write_text("unread")
         counts = {"captioned": samples, "filtered": 0, "rejected": 0, "failed": 0}

@@ -9,13 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow.compute as pc
+
 from recaption.cli.arguments import parse
 from recaption.cli.processes import each
 from recaption.config.schema import FLAGS
 from recaption.errors import UserError
-from recaption.filter.where import Value, Where
+from recaption.filter.names import names_of
+from recaption.filter.vectors import fulfilled
+from recaption.filter.where import Where
 from recaption.run import card
 from recaption.run import rows as sidecars
+from recaption.run.columns import columns_of
 from recaption.run.derive import destination, log_published, make_run, parent_record, take_over
 from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
@@ -26,10 +31,7 @@ from recaption.run.scan import marker, named, scan
 from recaption.run.tasklog import TaskLog
 from recaption.shard.publishing import Files, Rows, publish_shard
 from recaption.shard.rewrite import rewrite_tar
-from recaption.shard.settings import score_columns, settings_of
-
-TEXTS = ("key", "caption", "caption_original", "finish_reason", "flags", "attempt", "image_hash")
-NUMBERS = ("index", "tokens", "width", "height", "tries", "strikes")
+from recaption.shard.settings import settings_of
 
 HELP = """\
 usage: python -m recaption.filter RUN --where EXPRESSION -o NEW
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> int:
         return 0
     root, text, output = _parse(arguments)
     parent, run = open_run(root)
-    where = Where(text, example(run))
+    where = Where(text, {n: name.example for n, name in names_of(columns_of(run)).items()})
     paths = destination(output, parent)
     new = make_run(paths, filtered(parent, run, where), inherited_group(parent))
     state, tag = scan(parent, run), uuid.uuid4().hex
@@ -84,31 +86,6 @@ def filtered(parent: RunPaths, run: Run, where: Where) -> Run:
     return derived(run, covered, parent_record(parent, run, how))
 
 
-def example(run: Run) -> dict[str, Value]:
-    """Every name that an expression over this run's rows may use, with a value of its kind."""
-    names = [p.name for p in run.prompts]
-    several = [f"_{name}" for name in names] if len(names) > 1 else []
-    found: dict[str, Value] = {**dict.fromkeys(TEXTS, ""), **dict.fromkeys(NUMBERS, 17)}
-    found |= dict.fromkeys(score_columns(run.identity), 0.37)
-    found |= {"min_side": 17, **dict.fromkeys(FLAGS, False)}
-    for suffix in several:
-        found |= {f"{column}{suffix}": "" for column in ("caption", "finish_reason", "flags")}
-        found |= {f"tokens{suffix}": 17, **{f"{flag}{suffix}": False for flag in FLAGS}}
-    return found
-
-
-def values(row: dict[str, Any], names: Sequence[str]) -> dict[str, Value]:
-    """A captioned row under the names of `example`; `names` are the prompts'."""
-    suffixes = [f"_{name}" for name in names] if len(names) > 1 else [""]
-    found = {**row, "min_side": min(row["width"], row["height"])}
-    any_of: set[str] = set()
-    for suffix in suffixes:
-        flags = row[f"flags{suffix}"].split(",")
-        any_of.update(flags)
-        found |= {f"{flag}{suffix}": flag in flags for flag in FLAGS}
-    return found | {flag: flag in any_of for flag in FLAGS}
-
-
 def rewrite_shard(
     parent: RunPaths, paths: RunPaths, new: Run, where: Where, tag: str, name: str
 ) -> tuple[str, Rows]:
@@ -117,7 +94,7 @@ def rewrite_shard(
 
     def sidecar(path: Path) -> None:
         made = _filtered(parent, new, name, where)
-        sidecars.write_rows(path, made, settings.prompts, settings.scores)
+        sidecars.write_rows(path, made, settings.columns)
 
     def tar(out: BinaryIO, rows: Rows) -> str:
         with parent.tar(name).open("rb") as source:
@@ -137,18 +114,25 @@ def rewrite_shard(
 
 
 def _loses(parent: RunPaths, run: Run, name: str, where: Where) -> bool:
-    names = [p.name for p in run.prompts]
-    rows = read_rows(parent.sidecar(name))
-    return any(row["status"] == CAPTIONED and not where(values(row, names)) for row in rows)
+    return not all(_fulfil(parent, run, name, where))
 
 
 def _filtered(parent: RunPaths, run: Run, name: str, where: Where) -> Rows:
-    names = [p.name for p in run.prompts]
-    rows = read_rows(parent.sidecar(name))
-    for row in rows:
-        if row["status"] == CAPTIONED and not where(values(row, names)):
+    rows, fulfil = read_rows(parent.sidecar(name)), _fulfil(parent, run, name, where)
+    captioned = [row for row in rows if row["status"] == CAPTIONED]
+    for row, stays in zip(captioned, fulfil, strict=True):
+        if not stays:
             row["status"], row["reason"] = FILTERED, f"does not fulfil {where.text}"
     return rows
+
+
+def _fulfil(parent: RunPaths, run: Run, name: str, where: Where) -> list[bool]:
+    """For each captioned sample of a published shard whether it fulfils the expression."""
+    names = {n: name for n, name in names_of(columns_of(run)).items() if n in where.used}
+    columns = {column for name in names.values() for column in name.columns}
+    table = sidecars.read_table(parent.sidecar(name), ["status", *columns])
+    table = table.filter(pc.equal(table["status"], CAPTIONED))
+    return fulfilled(where, {n: name.made(table) for n, name in names.items()}, table.num_rows)
 
 
 def _report(paths: RunPaths, run: Run, todo: int, changed: int) -> int:

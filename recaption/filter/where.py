@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from recaption.errors import UserError, bad_choice, bad_value
@@ -56,17 +57,25 @@ class Where:
             reason = e.msg if isinstance(e, SyntaxError) else str(e)
             raise bad_value(OPTION, text, f"cannot be read: {reason}") from None
         try:
-            result = self._value(self.tree, names)
+            result = self.value(self.tree, names)
         except RecursionError:
             raise bad_value(OPTION, text, "has too many levels") from None
         if _kind(result) != TRUTH:
             raise self._wrong(self.tree, f"is {_kind(result)}, not {TRUTH}; compare it")
 
+    @cached_property
+    def used(self) -> set[str]:
+        """The names that it uses."""
+        nodes = ast.walk(self.tree)
+        return {n.id for n in nodes if isinstance(n, ast.Name) and n.id in self.names}
+
     def __call__(self, values: Mapping[str, Value]) -> bool:
         """Whether a row with these values fulfils the expression."""
-        return bool(self._value(self.tree, values))
+        return bool(self.value(self.tree, values))
 
-    def _value(self, node: ast.expr, values: Mapping[str, Value]) -> Value:
+    def value(self, node: ast.expr, values: Mapping[str, Value]) -> Value:
+        """What a part of the expression comes to in a row; of a list, a tuple."""
+        """What a part of it comes to in a row; a list's is a tuple."""
         match node:
             case ast.Constant(value=bool() | int() | float() | str() as value):
                 return value
@@ -77,7 +86,7 @@ class Where:
                     raise self._wrong(node, "has no value in some samples of this run")
                 return values[name]
             case ast.List(elts=elements) | ast.Tuple(elts=elements) | ast.Set(elts=elements):
-                return self._list(node, [self._value(e, values) for e in elements])
+                return self._list(node, [self.value(e, values) for e in elements])
             case ast.BoolOp(op=op, values=parts):
                 truths = [self._of(p, values, TRUTH) for p in parts]
                 return all(truths) if isinstance(op, ast.And) else any(truths)
@@ -97,7 +106,7 @@ class Where:
         raise self._wrong(node, "is not of the language; see --help")
 
     def _of(self, node: ast.expr, values: Mapping[str, Value], kind: str) -> Any:
-        value = self._value(node, values)
+        value = self.value(node, values)
         if _kind(value) != kind:
             raise self._wrong(node, f"is {_kind(value)}, {kind} is needed there")
         return value
@@ -125,11 +134,11 @@ class Where:
         values: Mapping[str, Value],
     ) -> bool:
         holds = True
-        first = self._value(left, values)
+        first = self.value(left, values)
         for op, other in zip(ops, others, strict=True):
             if type(op) not in COMPARISONS:
                 raise self._wrong(left, "can be compared by == != < <= > >= in, not by `is`")
-            second = self._value(other, values)
+            second = self.value(other, values)
             if not _comparable(first, op, second):
                 how = f"{_kind(first)} cannot be compared with {_kind(second)} like this"
                 raise self._wrong(other, how)

@@ -1,7 +1,7 @@
 """Prompt texts with per-sample fields: `{caption}`, `{json.FIELD}`, `{captions.NAME}`; `{{` is `{`.
 
-`{json.A.B}` is the field named `A.B`, or else the field B inside A. `{FIELD|WORD}` is replaced by WORD
-for samples that lack the field.
+`{json.A.B}` is a field inside of another, or one of that whole name. `{FIELD|WORD}` is WORD for the
+samples that lack the field.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOKEN = re.compile(r"\{\{|\}\}|\{(?P<field>[^{}]*)\}|[{}]")
 
 @dataclass(frozen=True)
 class Field:
-    """A field to be filled in, such as `json.A.B`; `word` replaces it in samples that lack it."""
+    """Something to be filled in, such as `json.A.B`; `word` stands for it where it is missing."""
 
     path: str
     word: str | None = None
@@ -40,7 +40,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Values:
-    """A sample's values for the fields of prompts; `caption` is None if it has none."""
+    """What a sample offers to a prompt's fields; `caption` is None where it has none."""
 
     caption: str | None
     json: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Values:
 
 @lru_cache(maxsize=256)
 def pieces(text: str, rules: Rules = TODAYS) -> tuple[str | Field, ...]:
-    """A prompt's text as a sequence of literal texts and fields; ValueError for a stray brace."""
+    """A prompt's text as literal texts and fields; ValueError for a brace that is neither."""
     found: list[str | Field] = []
     end = 0
     for token in TOKEN.finditer(text):
@@ -76,7 +76,7 @@ def pieces(text: str, rules: Rules = TODAYS) -> tuple[str | Field, ...]:
 
 
 def literals_of(text: str) -> list[str]:
-    """The literal texts between a prompt's fields."""
+    """What a prompt's text says between its fields."""
     return [piece for piece in pieces(text) if isinstance(piece, str)]
 
 
@@ -100,7 +100,7 @@ def fields_of(prompt: Prompt) -> list[Field]:
 
 
 def has_fields(prompt: Prompt) -> bool:
-    """Whether a prompt, which was checked before, has fields."""
+    """Whether something of the sample is filled in; the prompt was checked."""
     return bool(fields_of(prompt))
 
 
@@ -120,7 +120,7 @@ def check_prompts(prompts: Sequence[Prompt]) -> None:
 def fill(text: str, values: Values, clean: Callable[[str], str], longest: int | None = None) -> str:
     """The text with its fields filled in, each cut to `longest` characters.
 
-    `clean` removes the model's special tokens from a value. Raises SampleError when the sample lacks a
+    `clean` makes a foreign value harmless to the model. Raises SampleError when the sample lacks a
     field.
     """
     filled = []

@@ -1,10 +1,9 @@
 """A task's engines: started, fed, watched, and started again when they die.
 
-When an engine dies, every sample in flight on it gets a strike and becomes a suspect, unless the task
-was asked to stop. Suspects with one strike go to one engine only, a few at a time. Suspects with more
-strikes go one at a time to an engine that has captioned something since it started (a built-in picture
-if nothing else), so that the death of that engine is their fault. An engine that dies repeatedly
-without a caption in between is given up.
+Who dies in flight is suspect. Only this supervisor, alive and not asked to stop, gives strikes.
+Suspects go to one engine alone, in small windows; those of a second death one at a time, to an engine
+that has captioned something since it started: a picture of our own, where nothing else did. An engine
+that keeps dying without a caption in between is given up on.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from recaption.errors import DiskFull, InputChanged, ShardError
 from recaption.prepare.worker import READY
 from recaption.run import journal, rows, shared
 from recaption.run.addresses import public
+from recaption.run.columns import Columns
 from recaption.run.crash import crash_point
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
@@ -181,7 +182,7 @@ class _Finishing:
         """Write the rows that the journals make."""
         settings, notes = self.context.settings, {rows.DAMAGED: self.context.damaged}
         made = _rows(self.context, self.index, self.history, self.file)
-        rows.write_rows(path, made, settings.prompts, settings.scores, notes)
+        rows.write_rows(path, made, settings.columns, notes)
 
     def tar(self, out: BinaryIO, decided: Rows) -> str:
         """Write the shard of the published rows."""
@@ -220,36 +221,24 @@ def _rows(context: Context, index: Index, history: journal.History, file: Binary
             why = history.unread.get(i, "it has no state in the journals")
             raise ShardError(f"sample {sample.key}: {why}")
         original = source_text(reader, sample, context.settings.texts)
-        made.append(_row(event, original.text, context.settings))
+        made.append(_row(event, original.text, context.settings.columns))
     return made
 
 
-def _row(event: journal.Event, original: str, settings: Settings) -> dict[str, Any]:
-    prompts, facts = settings.prompts, event.get("facts", {})
-    row = {
+def _row(event: journal.Event, original: str, columns: Columns) -> dict[str, Any]:
+    facts = event.get("facts", {})
+    return {
         "key": event["key"],
         "index": event["i"],
         "status": event["status"],
         "reason": clean(event.get("reason", "")),
         "caption_original": original,
-        "watermark_score": facts.get("watermark_score"),
-        "width": facts.get("width"),
-        "height": facts.get("height"),
-        "image_hash": facts.get("image_hash"),
         "tries": event.get("tries", 1),
         "strikes": event.get("strikes", 0),
         "attempt": event["attempt"],
-        "attempts": facts.get("attempts", ""),
+        **{c.name: facts.get(c.name, c.nothing) for c in columns.facts},
+        **columns.answered(event.get("captions", {})),
     }
-    row |= {name: facts.get(name) for name in settings.scores}
-    captions = event.get("captions", {})
-    nothing = {"caption": "", "finish_reason": "", "tokens": 0, "flags": ""}
-    row |= captions.get(prompts[0], nothing)
-    if len(prompts) > 1:
-        for name in prompts:
-            answer = captions.get(name, nothing)
-            row |= {f"{column}_{name}": value for column, value in answer.items()}
-    return row
 
 
 def _leave(context: Context, name: str) -> None:

@@ -22,6 +22,7 @@ from recaption.config.scorers import WATERMARK, all_scorers, section
 from recaption.errors import SampleError, UserError, bad_choice, bad_value
 from recaption.prepare.outputs import Array, score, table
 from recaption.prepare.scorer_trial import Trial, drawn, settled
+from recaption.run.columns import score_column
 from recaption.run.digest import sha256_of
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -42,7 +43,7 @@ class Model:
         self.std = np.asarray(scorer.std, np.float32)
 
     def tensor(self, rgb: PIL.Image.Image) -> Array:
-        """A picture as the model's input, 3×H×W or H×W×3."""
+        """A picture as the model takes it, 3×H×W or H×W×3."""
         small = rgb.resize((self.width, self.height), self.resampling)
         values = (np.asarray(small, np.float32) / self.scorer.scale - self.mean) / self.std
         if self.scorer.channels == "bgr":
@@ -56,7 +57,7 @@ class Model:
         return [score(row, self.scorer) for row in table(self.outputs(tensors), self.scorer)]
 
     def outputs(self, tensors: Sequence[Array]) -> Array:
-        """The model's output for these pictures, in one run unless its batch size is fixed."""
+        """The model's output for these pictures, in one run where its batch size is free."""
         size = self.batch or len(tensors)
         found = []
         for start in range(0, len(tensors), size):
@@ -67,17 +68,17 @@ class Model:
         return np.concatenate(found)
 
     def verdict(self, score: float | None) -> str:
-        """Why a picture with this score is filtered; '' if it stays.
+        """Why a picture with this score is filtered; empty where it stays.
 
-        Raises SampleError if there is no score.
+        Raises SampleError where there is none.
         """
         if score is None:
             raise SampleError(f"{self.key}.path: the model's score is not a finite number")
         threshold = f"{self.key}.threshold={self.scorer.threshold:g}"
         if self.scorer.action == "drop" and score >= self.scorer.threshold:
-            return f"{self.name}_score {score:.4g} is at or above {threshold}"
+            return f"{score_column(self.name)} {score:.4g} is at or above {threshold}"
         if self.scorer.action == "drop_below" and score < self.scorer.threshold:
-            return f"{self.name}_score {score:.4g} is below {threshold}"
+            return f"{score_column(self.name)} {score:.4g} is below {threshold}"
         return ""
 
 
@@ -87,7 +88,7 @@ def load(config: Config, threads: int) -> list[Model]:
 
 
 def pin_scorers(config: Config, *, exists: bool = False) -> None:
-    """Try every scorer on drawn pictures, and set its path, hash and class in `config`.
+    """Try every scorer on drawn pictures, and fix in `config` its path, its hash, and its class.
 
     Tasks then fail rather than score with another file. Raises UserError; for a run that `exists`,
     outputs that fit no kind are only said, and its scores stay what they were.

@@ -19,7 +19,7 @@ TAIL = 0.999  # of all values are in the bins before the last, open one
 
 def histograms(columns: Sequence[Column], found: Sequence[Statistics]) -> list[dict[str, Any]]:
     """Caption length and tokens of every column, then each score of every run that has it."""
-    tallies = [found[c.source.number].tallies[c.source.suffixes.index(c.suffix)] for c in columns]
+    tallies = [found[c.source.number].tallies[c.prompt.name] for c in columns]
     made = [
         _of_counts("Caption length", "characters", [t.lengths for t in tallies]),
         _of_counts("Tokens", "tokens per caption", [t.tokens for t in tallies]),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from recaption.run.columns import split_flags
 from recaption.run.rows import CAPTIONED, FAILED, FILTERED, REJECTED
 
 Array = np.ndarray[Any, Any]
@@ -28,7 +29,7 @@ def severity(status: str, flags: str) -> float:
     """How bad a row is; 0 for a caption without flags."""
     if status != CAPTIONED:
         return SEVERITY.get(status, SEVERITY[FAILED])
-    found = {flag for flag in flags.split(",") if flag}
+    found = set(split_flags(flags))
     return FLAGGED + len(found) if found else 0.0
 
 

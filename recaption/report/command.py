@@ -17,7 +17,7 @@ from recaption.report.charts import histograms
 from recaption.report.choice import choose
 from recaption.report.gallery import Reads, make_gallery, to_json
 from recaption.report.page import page
-from recaption.report.runs import Column, Source, columns_of, in_order, open_source
+from recaption.report.runs import Column, Source, in_order, open_source, page_columns
 from recaption.report.statistics import Statistics, read_statistics
 from recaption.report.summary import column_summary, run_summary
 from recaption.run import publish
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     sources = [
         open_source(number, root, options.inputs) for number, root in enumerate(options.runs)
     ]
-    columns = columns_of(sources)
+    columns = page_columns(sources)
     found = _statistics(sources, options)
     items, offered = _gallery(sources, found, options)
     data = {
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
         "runs": [run_summary(s, f) for s, f in zip(sources, found, strict=True)],
         "columns": [column_summary(c, found[c.source.number]) for c in columns],
         "histograms": histograms(columns, found),
-        "scores": list(dict.fromkeys(name for s in sources for name in s.scores)),
+        "scores": list(dict.fromkeys(name for s in sources for name in s.columns.scores)),
         "gallery": items,
         "offered": offered,
     }

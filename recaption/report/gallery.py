@@ -19,6 +19,7 @@ from recaption.report.pictures import Copy, Wanted, copies
 from recaption.report.runs import Source
 from recaption.run import shared
 from recaption.run.addresses import is_command, is_incomplete
+from recaption.run.columns import split_flags
 from recaption.run.record import read_submission, submission_numbers
 from recaption.run.rows import CAPTIONED
 from recaption.shard.settings import settings_of
@@ -91,24 +92,24 @@ def _cells(source: Source, item: Item) -> list[dict[str, Any] | None]:
     """One for each prompt; None where the run has no such sample."""
     row = item.rows.get(source.number)
     if row is None:
-        return [None] * len(source.suffixes)
-    scores = {name: row[name] for name in source.scores if row[name] is not None}
+        return [None] * len(source.columns.prompts)
+    scores = {name: row[name] for name in source.columns.scores if row[name] is not None}
     shared = {"status": row["status"], "reason": clip(row["reason"], 300), "scores": scores}
     return [
         {
             **shared,
-            "caption": clip(row[f"caption{suffix}"]),
-            "length": len(row[f"caption{suffix}"] or ""),
-            "tokens": row[f"tokens{suffix}"],
-            "flags": [flag for flag in (row[f"flags{suffix}"] or "").split(",") if flag],
+            "caption": clip(answer["caption"]),
+            "length": len(answer["caption"] or ""),
+            "tokens": answer["tokens"],
+            "flags": split_flags(answer["flags"]),
         }
-        for suffix in source.suffixes
+        for answer in source.columns.answers_in(row).values()
     ]
 
 
 def _severity(sources: Sequence[Source], item: Item) -> float:
     worst = [
-        severity(row["status"], ",".join(row[f"flags{s}"] or "" for s in source.suffixes))
+        severity(row["status"], ",".join(row[name] or "" for name in source.columns.flags))
         for source in sources
         if (row := item.rows.get(source.number)) is not None
     ]
@@ -146,12 +147,9 @@ def _keys(tables: Sequence[pa.Table], places: Sequence[int]) -> list[str]:
 
 def _table(source: Source, url: str) -> pa.Table | None:
     path = source.paths.sidecar(source.published[url].name)
-    answers = [f"{c}{s}" for s in source.suffixes for c in ("caption", "tokens", "flags")]
-    names = ["key", "status", "reason", "caption_original", *answers, *source.scores]
+    names = source.read("key", "status", "reason", "caption_original")
     try:
-        return shared.patiently(lambda: pq.ParquetFile(path)).read(
-            list(dict.fromkeys(names)), use_threads=False
-        )
+        return shared.patiently(lambda: pq.ParquetFile(path)).read(names, use_threads=False)
     except (pa.ArrowException, OSError, ValueError):
         return None  # it could be read a moment ago
 

@@ -11,11 +11,11 @@ import xxhash
 
 from recaption.config.schema import Prompt
 from recaption.run.addresses import public
+from recaption.run.columns import Columns, columns_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
 from recaption.shard.located import located
-from recaption.shard.settings import score_columns
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,12 @@ class Source:
     run: Run
     state: RunState
     published: dict[str, InputShard]  # by the input's URL, which is what runs have in common
-    scores: tuple[str, ...]
+    columns: Columns  # of its rows
 
-    @property
-    def suffixes(self) -> list[str]:
-        """What the answer columns of each prompt end in."""
-        names = [p.name for p in self.run.prompts]
-        return [f"_{name}" for name in names] if len(names) > 1 else [""]
+    def read(self, *names: str) -> list[str]:
+        """Columns that the page shows: the given ones, those of answers, and scores."""
+        answers = [name for p in self.columns.prompts for name in self.columns.of(p).values()]
+        return [*names, *answers, *self.columns.scores]
 
     def rows_of(self, url: str) -> int:
         """Samples of a published shard, by the tasks' logs."""
@@ -45,7 +44,6 @@ class Column:
     """One prompt of one run: what stands beside others on the page."""
 
     source: Source
-    suffix: str
     prompt: Prompt
     label: str = field(default="")
 
@@ -60,17 +58,12 @@ def open_source(number: int, root: str | Path, inputs: str | None = None) -> Sou
         run = located(run, inputs, "--inputs")
     state = scan(paths, run)
     published = {public(shard.url): shard for shard in run.shards if shard.name in state.done}
-    scores = score_columns(run.identity)
-    return Source(number, paths, run, state, published, scores)
+    return Source(number, paths, run, state, published, columns_of(run))
 
 
-def columns_of(sources: Sequence[Source]) -> list[Column]:
+def page_columns(sources: Sequence[Source]) -> list[Column]:
     """Every prompt of every run, labeled so that no two look alike."""
-    plain = [
-        Column(source, suffix, prompt)
-        for source in sources
-        for suffix, prompt in zip(source.suffixes, source.run.prompts, strict=True)
-    ]
+    plain = [Column(source, prompt) for source in sources for prompt in source.run.prompts]
     names = [f"{c.source.run.model['name']} · {c.prompt.name}" for c in plain]
     count = Counter(names)
     tails = _tails([source.paths.root for source in sources])
@@ -78,9 +71,7 @@ def columns_of(sources: Sequence[Source]) -> list[Column]:
         name if count[name] == 1 else f"{name} · {tails[column.source.number]}"
         for name, column in zip(names, plain, strict=True)
     ]
-    return [
-        Column(c.source, c.suffix, c.prompt, label) for c, label in zip(plain, labels, strict=True)
-    ]
+    return [Column(c.source, c.prompt, label) for c, label in zip(plain, labels, strict=True)]
 
 
 def in_order(sources: Sequence[Source]) -> list[str]:

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from recaption.report.choice import Array, Candidates, draws, severity
 from recaption.report.runs import Source, hash_of
-from recaption.run import shared
-from recaption.run.rows import CAPTIONED
+from recaption.run.columns import split_flags
+from recaption.run.rows import CAPTIONED, read_table
 
 BATCH = 64  # sidecars that are counted together
 LONGEST = 65_535  # characters or tokens; longer ones count as this
@@ -39,7 +38,7 @@ class Tally:
 class Statistics:
     """What the rows of the shards that were read say."""
 
-    tallies: list[Tally]  # per prompt
+    tallies: dict[str, Tally]  # per prompt
     candidates: Candidates
     scores: dict[str, list[Array]] = field(default_factory=dict)
     shards: int = 0
@@ -50,8 +49,8 @@ class Statistics:
 
 def read_statistics(source: Source, urls: Sequence[str], gallery: int) -> Statistics:
     """Read the sidecars of `urls`, in this order; `gallery` is how many candidates to keep."""
-    found = Statistics([Tally() for _ in source.suffixes], Candidates(gallery))
-    found.scores = {name: [] for name in source.scores}
+    found = Statistics({p: Tally() for p in source.columns.prompts}, Candidates(gallery))
+    found.scores = {name: [] for name in source.columns.scores}
     pool = _pool(source, urls, gallery)
     tables = _tables(source, urls, found)
     while batch := list(itertools.islice(tables, BATCH)):
@@ -73,14 +72,11 @@ def _pool(source: Source, urls: Sequence[str], gallery: int) -> set[str]:
 def _tables(
     source: Source, urls: Sequence[str], found: Statistics
 ) -> Iterator[tuple[str, pa.Table]]:
-    answers = [f"{c}{suffix}" for suffix in source.suffixes for c in ("caption", "tokens", "flags")]
-    names = ["status", *answers, *source.scores]
+    names = source.read("status")
 
     def read(url: str) -> pa.Table | None:
-        path = source.paths.sidecar(source.published[url].name)
         try:
-            content = pa.BufferReader(shared.content(path))
-            table = pq.ParquetFile(content, pre_buffer=False).read(names, use_threads=False)
+            table = read_table(source.paths.sidecar(source.published[url].name), names)
         except (pa.ArrowException, OSError, ValueError):
             return None
         return table if set(names) <= set(table.column_names) else None
@@ -114,19 +110,20 @@ def _count(
     captioned = pc.equal(table["status"], CAPTIONED).to_numpy()
     found.captioned += int(captioned.sum())
     measures: dict[str, tuple[Array, Array]] = {}  # values, and where they count
-    for suffix, tally in zip(source.suffixes, found.tallies, strict=True):
-        lengths = _numbers(pc.utf8_length(table[f"caption{suffix}"]))
-        tokens = _numbers(table[f"tokens{suffix}"])
+    for prompt, tally in found.tallies.items():
+        called = source.columns.of(prompt)
+        lengths = _numbers(pc.utf8_length(table[called["caption"]]))
+        tokens = _numbers(table[called["tokens"]])
         tally.lengths = _added(tally.lengths, lengths[captioned])
         tally.tokens = _added(tally.tokens, tokens[captioned])
-        shown = table[f"flags{suffix}"].filter(pa.array(captioned))
+        shown = table[called["flags"]].filter(pa.array(captioned))
         for entry in pc.value_counts(shown).to_pylist():
-            flags = [flag for flag in (entry["values"] or "").split(",") if flag]
+            flags = split_flags(entry["values"])
             tally.flagged += entry["counts"] if flags else 0
             for flag in flags:
                 tally.flags[flag] += entry["counts"]
-        measures[f"caption{suffix}"] = lengths, captioned
-    for name in source.scores:
+        measures[called["caption"]] = lengths, captioned
+    for name in source.columns.scores:
         values = table[name].to_numpy()
         known = np.isfinite(values)
         found.scores[name].append(values[known])
@@ -149,7 +146,7 @@ def _add_kinds(
 ) -> None:
     """Sort the rows into kinds: their state, or the flags of their captions."""
     shards, rows, draw, in_pool = arrays
-    each = (pc.fill_null(table[f"flags{s}"], "") for s in source.suffixes)
+    each = (pc.fill_null(table[name], "") for name in source.columns.flags)
     flags = pc.binary_join_element_wise(*each, ",")
     kinds = pc.if_else(pc.equal(table["status"], CAPTIONED), flags, table["status"])
     states = set(pc.unique(table["status"]).to_pylist()) - {CAPTIONED}

@@ -56,7 +56,7 @@ def run_summary(source: Source, found: Statistics) -> dict[str, Any]:
 
 def column_summary(column: Column, found: Statistics) -> dict[str, Any]:
     """One prompt of one run."""
-    tally = found.tallies[column.source.suffixes.index(column.suffix)]
+    tally = found.tallies[column.prompt.name]
     return {
         "label": column.label,
         "run": column.source.number,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from recaption.cli.tasks import read_submissions
@@ -29,18 +30,18 @@ from recaption.shard.located import readable
 from recaption.shard.patterns import patterns_of
 from recaption.shard.settings import settings_of
 
-SHAPE = {  # properties that shape a shard → the keys that set them
+SHAPE = {  # what shapes a shard, and the keys that say it
     "model": "model.name",
-    "prompts": "prompt.name",
+    "columns.prompts": "prompt.name",
     "image_keys": "data.image_keys",
     "text_key": "data.text_key",
     "caption_key": "data.caption_key",
     "scattered": "data.order",
     "keep_text": "output.text",
     "captions_only": "output.mode",
-    "scores": "scorers",
+    "columns.scores": "scorers",
 }
-KEPT = ("prompt.name",)  # a retry's captions share columns with the run's
+KEPT = ("prompt.name",)  # a retry's answers stand beside the run's own
 INPUTS = ("data.shards", "data.max_samples")
 
 HELP = """\
@@ -126,7 +127,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: _Options) -> bool:
-    """Set the inputs' places in the configuration; True if they have moved.
+    """Have the configuration say where the inputs are; True if that is not where they were.
 
     Raises UserError where it is not known, where one is another, and for commands that may not run.
     """
@@ -200,9 +201,10 @@ def _into_new(
 
 
 def _check_shape(run: Run, new: Run) -> None:
-    """Raise UserError if a key that shapes shards changes: kept and new samples share shards."""
+    """Kept and new samples stand in the same shards, so what shapes a shard stays."""
     before, after = settings_of(run), settings_of(new)
-    changed = [key for name, key in SHAPE.items() if getattr(before, name) != getattr(after, name)]
+    parts = {key: attrgetter(name) for name, key in SHAPE.items()}
+    changed = [key for key, part in parts.items() if part(before) != part(after)]
     changed += [k for k in INPUTS if run.identity[k] != new.identity[k]]
     if changed:
         raise UserError(
@@ -212,7 +214,7 @@ def _check_shape(run: Run, new: Run) -> None:
 
 
 def _affected(paths: RunPaths, state: RunState, options: _Options) -> set[str]:
-    """Published shards with a sample to be done again, found by their counts or their rows."""
+    """Published shards that hold a sample which is meant; sidecars are read where they may."""
     found = set()
     for name, counts in state.done.items():
         may = [s for s in options.statuses or STATES if counts.get(s, 1)]

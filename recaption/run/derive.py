@@ -1,4 +1,4 @@
-"""Makes a run from another one: hard links to shards that stay, journals for those that change.
+"""A new run from the shards of another one: hard links to what stays, journals for what changes.
 
 The parent is only read. Everything here may be interrupted and done again.
 """
@@ -15,6 +15,7 @@ from typing import Any
 from recaption.errors import TaskError, UserError, bad_value
 from recaption.run import publish, shared
 from recaption.run.card import license_of
+from recaption.run.columns import Columns, columns_of
 from recaption.run.creation import create
 from recaption.run.journal import Event, Journal
 from recaption.run.paths import RunPaths
@@ -31,16 +32,14 @@ from recaption.run.rows import (
 from recaption.run.scan import RunState, marker
 from recaption.run.tasklog import TaskLog
 
-ANSWER = ("caption", "finish_reason", "tokens", "flags")  # columns that each prompt has
-OTHER = {"key", "index", "status", "reason", "caption_original", "tries", "strikes", "attempt"}
-THREADS = 8  # wait for the file system; more would wait for each other
+THREADS = 8  # that wait for the file system; with more they wait for each other
 PART = 64  # markers that a thread writes at a time
 
 Row = dict[str, Any]
 
 
 def parent_record(paths: RunPaths, run: Run, how: dict[str, Any]) -> dict[str, Any]:
-    """The part of a derived run's run.json that describes its parent."""
+    """What run.json of a derived run says about where it comes from."""
     about = {"run": str(paths.root), "fingerprint": run.fingerprint, **how}
     return {**about, "license": license_of(paths, run)}
 
@@ -73,7 +72,7 @@ def _origin(run: Run) -> dict[str, Any]:
 def take_over(
     parent: RunPaths, state: RunState, paths: RunPaths, run: Run, names: list[str]
 ) -> None:
-    """Put published shards of the parent into a derived run: hard links, and markers of its own."""
+    """Give published shards of the parent a place in a derived run: links, and a marker of its own."""
     marked = paths.marked()
     missing = [name for name in names if name not in marked]
     tag = uuid.uuid4().hex
@@ -104,7 +103,7 @@ def log_published(log: TaskLog, name: str, rows: Sequence[Row]) -> None:
 def _mark(
     parent: RunPaths, paths: RunPaths, names: list[str], tag: str, changed: tuple[str, str]
 ) -> None:
-    """Write markers that equal the parent's, except for the fingerprint."""
+    """Markers as the parent's, byte for byte, but for the fingerprint."""
     theirs, ours = (f'"fingerprint": "{value}"'.encode() for value in changed)
 
     def mark(part: list[str]) -> None:
@@ -124,21 +123,21 @@ def _mark(
 def keep_rows(
     parent: RunPaths, paths: RunPaths, run: Run, name: str, keep: Callable[[Row], bool]
 ) -> int:
-    """Journal the parent's results for some samples of a shard; returns how many others there are.
+    """Journal what the parent found out about some samples of a shard; returns how many others.
 
     Only the others are then worked on again.
     """
     if shared.exists(paths.marker(name)):
         return 0
     digest = marker(parent, name)["input"]["digest"]
-    prompts = [p.name for p in run.prompts]
+    columns = columns_of(run)
     attempts: dict[str, list[Event]] = defaultdict(list)
     rows = read_rows(parent.sidecar(name))
     kept = 0
     for row in rows:
         if keep(row):
             kept += 1
-            attempts[row["attempt"]].append(event_of(row, prompts))
+            attempts[row["attempt"]].append(event_of(row, columns))
         elif row["status"] in (REJECTED, FAILED):
             asked = {"i": row["index"], "key": row["key"], "status": ASKED}
             attempts[row["attempt"]].append(asked)
@@ -152,20 +151,15 @@ def keep_rows(
     return len(rows) - kept
 
 
-def event_of(row: Row, prompts: Sequence[str]) -> Event:
+def event_of(row: Row, columns: Columns) -> Event:
     """The final journal event that a row was made from."""
     event: Event = {"i": row["index"], "key": row["key"], "status": row["status"]}
     if row["reason"]:
         event["reason"] = row["reason"]
-    names = {name: f"_{name}" for name in prompts} if len(prompts) > 1 else {prompts[0]: ""}
-    answers = {
-        name: {column: row[f"{column}{suffix}"] for column in ANSWER}
-        for name, suffix in names.items()
-    }
+    answers = columns.answers_in(row)
     if row["status"] == CAPTIONED or any(any(a.values()) for a in answers.values()):
         event["captions"] = answers
-    known = OTHER | set(ANSWER) | {f"{c}{suffix}" for c in ANSWER for suffix in names.values()}
-    facts = {k: v for k, v in row.items() if k not in known and v not in (None, "")}
+    facts = {c.name: row[c.name] for c in columns.facts if row[c.name] not in (None, "")}
     if facts:
         event["facts"] = facts
     if row["strikes"]:

@@ -1,4 +1,4 @@
-"""The hash of a file, as recorded in markers and run.json."""
+"""The hash of a file, as markers and run.json state it."""
 
 from __future__ import annotations
 

@@ -8,82 +8,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recaption.run import shared
+from recaption.run.columns import Columns
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # takes 0.25 s, so the quick commands do not import this module
+    import pyarrow as pa  # takes a quarter of a second, which the quick commands do without
 
 STATES = ("captioned", "filtered", "rejected", "failed")
 CAPTIONED, FILTERED, REJECTED, FAILED = STATES
-ASKED = "asked"  # not a state: rejected or failed, and asked again by a retry
-UNREAD = "unread"  # not a state: the source could not be read, and the shard is tried again
-DAMAGED = "data.damaged"  # name of a note in sidecars and of a field in markers
-REASONS = 5  # logged per shard
+ASKED = "asked"  # no state: a retry asks again what was rejected or failed
+UNREAD = "unread"  # no state: the source could not be read, and the shard is tried again
+DAMAGED = "data.damaged"  # noted in a sidecar, and a field of a marker
+REASONS = 5  # per shard, in the task's log
 REASON_LENGTH = 120
 NUMBER = re.compile(r"(?P<field>\{[^{}]*\})|\d+(\.\d+)?")  # but for those in a prompt's field
 
 
-def schema(prompts: Sequence[str], scores: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a sidecar, with those of further prompts and scores."""
+def schema(columns: Columns) -> pa.Schema:
+    """That of a sidecar."""
     import pyarrow as pa
 
-    fields = [
-        ("key", pa.string()),
-        ("index", pa.int32()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("caption", pa.string()),
-        ("caption_original", pa.string()),
-        ("finish_reason", pa.string()),
-        ("tokens", pa.int32()),
-        ("flags", pa.string()),
-        ("watermark_score", pa.float32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("image_hash", pa.string()),
-        ("tries", pa.int32()),
-        ("strikes", pa.int32()),
-        ("attempt", pa.string()),
-        ("attempts", pa.string()),
-    ]
-    fields += [(name, pa.float32()) for name in scores if name != "watermark_score"]
-    if len(prompts) > 1:
-        for name in prompts:
-            fields += [
-                (f"caption_{name}", pa.string()),
-                (f"finish_reason_{name}", pa.string()),
-                (f"tokens_{name}", pa.int32()),
-                (f"flags_{name}", pa.string()),
-            ]
-    return pa.schema(fields)
+    return pa.schema([(c.name, pa.type_for_alias(c.type)) for c in columns.all])
 
 
 def write_rows(
     path: Path,
     rows: list[dict[str, Any]],
-    prompts: Sequence[str],
-    scores: Sequence[str] = (),
+    columns: Columns,
     notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write a sidecar; `notes` stand beside the columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = schema(prompts, scores).with_metadata(notes)
-    table = pa.Table.from_pylist(rows, schema=columns)
+    table = pa.Table.from_pylist(rows, schema=schema(columns).with_metadata(notes))
     pq.write_table(table, path, compression="zstd")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = pa.BufferReader(shared.content(path))
-    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+    rows: list[dict[str, Any]] = read_table(path).to_pylist()
     return rows
 
 
+def read_table(path: Path, names: list[str] | None = None) -> pa.Table:
+    """A sidecar's columns of these names, as far as it has them, or all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = pa.BufferReader(shared.content(path))
+    return pq.ParquetFile(content, pre_buffer=False).read(names, use_threads=False)
+
+
 def read_note(path: Path, name: str) -> str | None:
-    """The note that write_rows stored under this name, or None."""
+    """What write_rows noted under this name; None where it noted nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -104,7 +80,7 @@ def frequent_reasons(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def no_better(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Counts of samples that a retry asked again and that are rejected or failed again."""
+    """Rejected and failed samples among those that a retry has asked again for being that."""
     return {k: n for k, n in count_states(rows).items() if n and k in (REJECTED, FAILED)}
 
 

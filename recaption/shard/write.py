@@ -1,4 +1,4 @@
-"""Writes an output shard, a pure function of source, sidecar rows and the run's settings."""
+"""An output shard as a pure function of the source, its sidecar's rows, and the run's settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from recaption.errors import InputChanged
+from recaption.run.columns import Columns
 from recaption.run.crash import crash_point
 from recaption.run.rows import CAPTIONED
 from recaption.shard import text
@@ -24,12 +25,11 @@ class Settings:
     """The part of a run's configuration that shapes its shards."""
 
     model: str
-    prompts: tuple[str, ...]
+    columns: Columns
     image_keys: tuple[str, ...]
     caption_key: str
     keep_text: bool
     captions_only: bool
-    scores: tuple[str, ...]  # names of the columns and fields with scores
     rules: int = 2  # see run.record.Run
     text_key: str = "txt"
     scattered: bool = False
@@ -136,34 +136,26 @@ def _members(
 
 
 def own_fields(row: Mapping[str, Any], original: str, settings: Settings) -> dict[str, Any]:
-    own: dict[str, Any] = {
+    """What we say of a sample in its `.json`."""
+    columns = settings.columns
+    own = {
         "caption": row["caption"],
         "caption_original": original,
         "recaption_model": settings.model,
-        "recaption_prompt": "+".join(settings.prompts),
-        "recaption_finish_reason": row["finish_reason"],
-        "recaption_flags": row["flags"],
+        "recaption_prompt": "+".join(columns.prompts),
+        **columns.fields(row),
     }
-    if len(settings.prompts) > 1:
-        for name in settings.prompts:
-            own[f"caption_{name}"] = row[f"caption_{name}"]
-            own[f"recaption_finish_reason_{name}"] = row[f"finish_reason_{name}"]
-            own[f"recaption_flags_{name}"] = row[f"flags_{name}"]
     if settings.captions_only:
         own["recaption_status"] = row["status"]
-    for name in settings.scores:
+    for name in columns.scores:
         score = row[name]
-        own[name] = -1.0 if score is None else float(f"{score:.7g}")  # the precision of float32
+        own[name] = -1.0 if score is None else float(f"{score:.7g}")  # as float32 has
     return own
 
 
 def shown(row: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
-    """A row as it appears in a shard: the caption of a filtered sample stays in the sidecar only."""
-    if row["status"] == CAPTIONED:
-        return row
-    columns = ("caption", "finish_reason", "flags")
-    hidden = {*columns, *(f"{c}_{p}" for c in columns for p in settings.prompts)}
-    return {name: "" if name in hidden else value for name, value in row.items()}
+    """A row as a shard shows it: a caption that was filtered stays in the sidecar alone."""
+    return row if row["status"] == CAPTIONED else settings.columns.hidden(row)
 
 
 def _entry(name: str, content: bytes) -> Iterator[bytes]:

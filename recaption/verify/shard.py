@@ -13,6 +13,7 @@ from recaption.errors import ShardError
 from recaption.run import rows as sidecars
 from recaption.run import shared
 from recaption.run.addresses import public
+from recaption.run.columns import columns_of
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run
@@ -20,7 +21,7 @@ from recaption.run.rows import CAPTIONED, STATES
 from recaption.run.scan import marker
 from recaption.shard.index import Index, index_shard
 from recaption.shard.samples import Sample
-from recaption.shard.settings import score_columns, settings_of
+from recaption.shard.settings import settings_of
 from recaption.shard.text import clean
 from recaption.shard.write import Reader, Settings, shown
 from recaption.verify.against_source import check_source
@@ -89,8 +90,7 @@ def _read_sidecar(
     except (pa.ArrowException, OSError, ValueError) as e:
         found.add("damaged sidecar", f"{path.name}: {str(e).splitlines()[0]}")
         return None
-    names = [p.name for p in run.prompts]
-    missing = {f.name for f in sidecars.schema(names, score_columns(run.identity))}
+    missing = set(columns_of(run).names)
     missing -= set(rows[0]) if rows else missing
     if missing:
         found.add("damaged sidecar", f"{path.name} has no column {', '.join(sorted(missing))}")

@@ -12,15 +12,16 @@ from typing import Any, BinaryIO
 import pytest
 
 from recaption.errors import DiskFull, ShardError
+from recaption.run.columns import Columns
 from recaption.run.paths import RunPaths
-from recaption.run.rows import schema, write_rows
+from recaption.run.rows import write_rows
 from recaption.shard.publishing import Files, Published, Rows, publish_shard
 
 NAME = "00000.tar"
 
 
 def rows_of(caption: str) -> Rows:
-    empty: dict[str, Any] = dict.fromkeys(schema(["short"]).names)
+    empty: dict[str, Any] = dict.fromkeys(Columns(("short",)).names)
     return [{**empty, "key": "a", "index": 0, "status": "captioned", "caption": caption}]
 
 
@@ -44,7 +45,7 @@ def record(rows: Rows, files: Files) -> dict[str, Any]:
 
 def published(paths: RunPaths, caption: str, tag: str, tar: Any = write) -> Published:
     def sidecar(path: Path) -> None:
-        write_rows(path, rows_of(caption), ["short"])
+        write_rows(path, rows_of(caption), Columns(("short",)))
 
     return publish_shard(paths, NAME, tag, sidecar=sidecar, tar=tar, record=record)
 
@@ -104,11 +105,11 @@ def test_a_damaged_sidecar_is_no_reason_to_publish(paths: RunPaths) -> None:
 
 def test_a_linked_sidecar_has_to_be_the_one_that_is_there(paths: RunPaths, tmp_path: Path) -> None:
     given = tmp_path / "given.parquet"
-    write_rows(given, rows_of("one"), ["short"])
+    write_rows(given, rows_of("one"), Columns(("short",)))
     first = publish_shard(paths, NAME, "a", sidecar=given, tar=write, record=record)
     assert first.won
     assert paths.sidecar(NAME).samefile(given)
     other = tmp_path / "other.parquet"
-    write_rows(other, rows_of("two"), ["short"])
+    write_rows(other, rows_of("two"), Columns(("short",)))
     with pytest.raises(ShardError, match=r"00000\.parquet exists and is not this run's"):
         publish_shard(paths, NAME, "b", sidecar=other, tar=write, record=record)

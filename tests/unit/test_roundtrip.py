@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tars import tar_bytes
 
 from recaption.errors import InputChanged
+from recaption.run.columns import Columns
 from recaption.shard.index import Index, index_shard
 from recaption.shard.settings import Settings
 from recaption.shard.write import Reader, write_tar
@@ -49,12 +50,11 @@ forms = st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def settings(**changes: Any) -> Settings:
     values: dict[str, Any] = {
         "model": "m",
-        "prompts": ("short",),
+        "columns": Columns(("short",)),
         "image_keys": IMAGES,
         "caption_key": "caption",
         "keep_text": False,
         "captions_only": False,
-        "scores": (),
     }
     return Settings(**(values | changes))
 

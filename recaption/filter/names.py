@@ -1,0 +1,55 @@
+"""The names that an expression over a run's rows may use, and how they come from its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, reduce
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recaption.config.schema import FLAGS
+from recaption.filter.where import Value
+from recaption.run.columns import REAL, TEXT, WHOLE, Columns
+
+EXAMPLES: dict[str, Value] = {TEXT: "", WHOLE: 17, REAL: 0.37}
+UNUSED = ("status", "reason", "attempts")  # say nothing of a captioned sample that a user asks for
+
+
+@dataclass(frozen=True)
+class Name:
+    """`example` is a value of its kind; `make` makes its values of those of the columns."""
+
+    example: Value
+    columns: tuple[str, ...]
+    make: Callable[..., pa.Array]
+
+    def made(self, table: pa.Table) -> pa.Array:
+        return self.make(*(table[name].combine_chunks() for name in self.columns))
+
+
+def names_of(columns: Columns) -> dict[str, Name]:
+    """Every name: columns, min_side, and each flag, of any prompt and of one."""
+    found = {
+        c.name: Name(EXAMPLES[c.type], (c.name,), lambda values: values)
+        for c in columns.all
+        if c.name not in UNUSED and (c.type != REAL or c.name in columns.scores)
+    }
+    found["min_side"] = Name(17, ("width", "height"), _smaller)
+    for flag in FLAGS:
+        flagged = partial(_flagged, flag)
+        found[flag] = Name(False, columns.flags, flagged)
+        for prompt, column in zip(columns.prompts, columns.flags, strict=True):
+            found[columns.called(flag, prompt)] = Name(False, (column,), flagged)
+    return found
+
+
+def _smaller(width: pa.Array, height: pa.Array) -> pa.Array:
+    return pc.min_element_wise(width, height, skip_nulls=False)
+
+
+def _flagged(flag: str, *columns: pa.Array) -> pa.Array:
+    """Where one of the columns has the flag in its list."""
+    lists = (pc.binary_join_element_wise("", flags, "", ",") for flags in columns)
+    return reduce(pc.or_, (pc.match_substring(flags, f",{flag},") for flags in lists))
