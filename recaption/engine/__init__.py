@@ -1,1 +1,1 @@
-"""Engines: what turns a prepared picture and a prompt into a caption, each in its own process."""
+"""Engines, which make captions of prepared pictures and prompts, each in its own process."""

@@ -1,4 +1,4 @@
-"""What an engine is given: vLLM's arguments, seeds, and the environment."""
+"""What engines are started with: vLLM's arguments, seeds, and environment variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recaption.engine.base import Device, Question, Spec
 
 
 def arguments_of(spec: Spec, tensor_parallel: int) -> dict[str, Any]:
-    """vLLM's arguments for a run, without what depends on the machine or stands in model.engine."""
+    """vLLM's arguments for a run, without those that depend on the machine or are in model.engine."""
     model, engine = spec.config.model, spec.config.engine
     return {
         "model": spec.model_path,
@@ -35,9 +35,9 @@ def arguments_of(spec: Spec, tensor_parallel: int) -> dict[str, Any]:
 
 
 def request_seed(sampling: Sampling, picture: str, question: Question) -> int | None:
-    """A seed of its own per picture, prompt and try, where sampling is random and seeded.
+    """A separate seed per picture, prompt and try, if sampling is random and has a seed.
 
-    Captions that are asked for again are few, so that they always have one.
+    Retries of captions always have a seed; there are few, so that its cost does not matter.
     """
     if question.temperature is None:
         if sampling.seed is None or sampling.temperature == 0:
@@ -49,7 +49,7 @@ def request_seed(sampling: Sampling, picture: str, question: Question) -> int | 
 
 
 def environment(device: Device) -> dict[str, str]:
-    """Variables of an engine's process: one thread per library, no clashes between engines."""
+    """Environment of an engine's process: one thread per library, no clashes between engines."""
     port = 20_000 + (os.getppid() * 7 + device.number * 100) % 30_000
     return {
         "OMP_NUM_THREADS": "1",

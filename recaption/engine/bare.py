@@ -1,5 +1,8 @@
-"""What tries a model and its engine's arguments without any device: a picture to render, what
-transformers says about the processor's arguments, and what it knows where vLLM needs a platform."""
+"""Tries a model and its engine's arguments without a GPU.
+
+It renders a picture, collects transformers' warnings about the processor's arguments, and, where vLLM
+itself needs a device, checks what transformers alone can tell.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,12 @@ from recaption.engine.base import Question, Spec
 
 MARK = "RECAPTION-PROMPT-TEXT"
 IGNORED = re.compile(r"Keyword argument `(\w+)` is not a valid argument for this processor")
-AT_LOADING = {"backend", "use_fast"}  # heeded when a processor is loaded, and ignored later
+# take effect when a processor is loaded, and are ignored later
+AT_LOADING = {"backend", "use_fast"}
 
 
 def drawn() -> PIL.Image.Image:
-    """A picture such as a camera makes: 640×480."""
+    """A drawn picture of 640×480 pixels."""
     picture = PIL.Image.new("RGB", (640, 480), (70, 110, 180))
     PIL.ImageDraw.Draw(picture).ellipse((200, 120, 440, 360), fill=(220, 180, 40))
     return picture
@@ -62,20 +66,20 @@ class ProcessorWarnings(logging.Handler):
 
 
 def chat(system: str | None) -> list[Any]:
-    """A chat as vLLM takes it, with a picture and a mark in place of the prompt's text."""
+    """A chat for vLLM, with a picture and a placeholder for the prompt's text."""
     picture = {"type": "image_pil", "image_pil": PIL.Image.new("RGB", (64, 64))}
     messages = [{"role": "user", "content": [picture, {"type": "text", "text": MARK}]}]
     return [*([{"role": "system", "content": system}] if system else []), *messages]
 
 
 def said(error: BaseException) -> str:
-    """An error in a line, by its cause where vLLM has wrapped that."""
+    """An error as one line; the cause of an error that vLLM wrapped."""
     reason = error.__cause__ or error
     return f"{type(reason).__name__}: {reason}"
 
 
 def without(value: str, tokens: Sequence[str]) -> str:
-    """A text without any of these tokens, nor what taking one out leaves of another."""
+    """A text without these tokens, even ones that form when another is removed."""
     before = None
     while before != value:
         before = value
@@ -85,7 +89,7 @@ def without(value: str, tokens: Sequence[str]) -> str:
 
 
 def only_place(part: list[int], whole: list[int]) -> int | None:
-    """Where a list stands in another one; None where it stands there more than once or not at all."""
+    """The position of a list in another one; None unless it occurs there exactly once."""
     size = len(part)
     found = [i for i in range(len(whole) - size + 1) if whole[i : i + size] == part]
     return found[0] if len(found) == 1 else None
@@ -98,7 +102,7 @@ def chat_template(spec: Spec) -> str | None:
 
 
 def check(spec: Spec, methods: Collection[str]) -> None:
-    """Raise ValueError for what vLLM would refuse; `methods` are its quantization methods."""
+    """Raise ValueError for settings that vLLM would refuse; `methods` are its quantizations."""
     model, engine = spec.config.model, spec.config.engine
     if model.quantization is not None and model.quantization not in methods:
         known = ", ".join(sorted(methods))
@@ -125,7 +129,7 @@ def _check_shape(spec: Spec) -> None:
 
 
 def _check_template(spec: Spec) -> None:
-    """The chat template holds the prompt's text once."""
+    """Raise ValueError unless the chat template contains the prompt's text once."""
     from transformers import AutoProcessor
 
     model = spec.config.model

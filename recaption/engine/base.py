@@ -1,4 +1,4 @@
-"""What every kind of engine offers to the pipeline."""
+"""The interface of engines to the pipeline, for every kind of engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.run.record import RULES
 
-OWN_SIDE = 224  # pixels
+OWN_SIDE = 224  # pixels of a side of the built-in picture
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Question:
     system: str | None
     text: str
     attempt: int = 0  # which try of a flagged caption this is, for seeds
-    temperature: float | None = None  # in place of the run's
-    reserve: int | None = None  # tokens that it has to leave for its answer; None: a single one
+    temperature: float | None = None  # instead of sampling.temperature
+    reserve: int | None = None  # tokens to be left for the answer; None: one
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Device:
-    """Where an engine runs: the environment that gives it its GPUs, and its number in the task."""
+    """An engine's number in the task, and the environment variables that give it its GPUs."""
 
     number: int
     environment: dict[str, str] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Renderer(Protocol):
     """Turns a picture and questions into payloads; lives in a preparation worker."""
 
     def clean(self, value: str) -> str:
-        """A foreign text that cannot be mistaken for the model's special tokens."""
+        """A text of a sample's, without the model's special tokens."""
 
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
         """A payload that `Engine.generate` takes; `picture` identifies the picture.
@@ -87,7 +87,7 @@ class Renderer(Protocol):
         """
 
     def length(self, question: Question) -> int:
-        """Tokens of a question without its picture."""
+        """Number of tokens of a question, without its picture."""
 
 
 class Engine(Protocol):

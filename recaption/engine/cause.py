@@ -1,14 +1,14 @@
-"""Why an engine died, from its log: vLLM's last words are only that there is a cause further up."""
+"""Finds why an engine died in its log, since vLLM's error only refers to a cause further up."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-MOST = 4 << 20  # bytes of a log that are looked at
+MOST = 4 << 20  # bytes of a log that are read
 LONGEST = 400
 TRACE = "Traceback (most recent call last):"
-# What vLLM puts before a line: (EngineCore_DP0 pid=7) ERROR 11-26 10:00:00 [core.py:900]
+# vLLM's prefix of a line: (EngineCore_DP0 pid=7) ERROR 11-26 10:00:00 [core.py:900]
 PROCESS = re.compile(r"^(?:\(([^()]*pid=\d+)\) ?)?")
 LEVEL = re.compile(r"^(?:ERROR|CRITICAL|WARNING|INFO) \S+ \S+ \[[^\]]*\] ?")
 ERROR = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Failure)\b.*")
@@ -16,7 +16,7 @@ REFERENCES = ("root cause", "see above")
 
 
 def with_cause(reason: str, log: Path, offset: int) -> str:
-    """`reason`, or what it only refers to: the first error that the log has after `offset`."""
+    """`reason`, or, if it only refers to the log, the first error in the log after `offset`."""
     vague = any(text in reason.lower() for text in REFERENCES)
     if not vague and not reason.startswith("exit code"):
         return reason
@@ -27,7 +27,7 @@ def with_cause(reason: str, log: Path, offset: int) -> str:
 
 
 def first_error(log: Path, offset: int) -> str:
-    """The error at the end of the log's first traceback; empty where there is none."""
+    """The error at the end of the log's first traceback; '' if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(offset)

@@ -1,4 +1,4 @@
-"""An engine's process: jobs come in on a pipe, captions go out; asyncio lives only in here.
+"""An engine's process, which gets jobs and returns captions over a pipe; only it uses asyncio.
 
 Messages in: ("jobs", [(id, offset, length)]), ("probe",), ("replay", [(offset, length)], count, seeded),
 ("stop",).
@@ -33,8 +33,8 @@ from recaption.engine.payload import unpack
 from recaption.errors import SampleError
 from recaption.run import shared
 
-PULSES = 4  # within the time after which silence counts as death
-SLOWEST_PULSE = 10.0  # seconds
+PULSES = 4  # signs of life within engine.stall_seconds
+SLOWEST_PULSE = 10.0  # seconds between signs of life, at most
 
 
 def main(connection: Connection, spec: Spec, device: Device, memory: str, log: str | None) -> None:
@@ -69,7 +69,7 @@ def _last_words(connection: Connection, message: tuple[Any, ...]) -> None:
     try:
         connection.send([message])
     except OSError:
-        return  # the task is gone; nobody is left to tell
+        return  # the task is gone
 
 
 class _Server:
@@ -105,7 +105,7 @@ class _Server:
         await self.engine.stop()
 
     async def _pulse(self) -> None:
-        """Say now and then that the engine does something: a long answer is silence otherwise."""
+        """Report now and then that the engine generates, since a long answer takes minutes."""
         seen = self.engine.steps()
         while True:
             await asyncio.sleep(self.pulse)
@@ -155,19 +155,19 @@ class _Server:
         self._say("done", number, captions)
 
     async def _probe(self) -> None:
-        """Caption a picture of our own: an engine that dies of it dies of no sample."""
+        """Caption the built-in picture: if the engine dies of it, no sample is to blame."""
         refusal = ""
         try:
             payload = own_picture(make_renderer(self.spec), self.spec.prompts)
             await self.engine.generate(payload, "probe")
-        except (ValueError, SampleError) as e:  # an answer, too: the engine is alive
+        except (ValueError, SampleError) as e:  # it counts as an answer, since the engine is alive
             refusal = str(e)
         self._say("probed", refusal)
 
     async def _replay(self, places: list[tuple[int, int]], count: int, seeded: bool) -> None:
-        """Measure the engine alone: `count` requests over inputs that are all there beforehand.
+        """Measure the engine alone, with `count` requests over inputs that are prepared already.
 
-        No two are the same picture to it, in this replay or in earlier ones, or its caches would answer.
+        Each request counts as a new picture, so that the engine's caches do not answer it.
         """
         payloads = [unpack(self.region[offset : offset + length]) for offset, length in places]
         numbers = iter(range(count))

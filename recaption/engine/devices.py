@@ -1,4 +1,4 @@
-"""How a task's GPUs and CPUs are shared out among its engines and workers."""
+"""Divides a task's GPUs and CPUs among its engines and workers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from recaption.config.schema import Config
 from recaption.engine.base import Device
 from recaption.errors import bad_value
 
-CPUS = "RECAPTION_CPUS"  # set by the local launcher, which shares out one machine
+CPUS = "RECAPTION_CPUS"  # set by the local launcher, which divides one machine among tasks
 
 
 def cpus() -> int:
-    """CPUs that this task may use."""
+    """How many CPUs this task may use."""
     given = len(os.sched_getaffinity(0))
     return min(given, int(os.environ.get(CPUS) or given))
 
@@ -32,7 +32,7 @@ def visible_gpus() -> list[str]:
 
 
 def engine_devices(config: Config) -> list[Device]:
-    """One device per engine; raises UserError where the GPUs do not suffice for one."""
+    """One device per engine; raises UserError if there are too few GPUs for one engine."""
     settings, gpus = config.engine, visible_gpus()
     size = settings.tensor_parallel
     if settings.kind == "fake" or not gpus:
@@ -48,7 +48,7 @@ def engine_devices(config: Config) -> list[Device]:
 
 
 def idle_gpus(config: Config, gpus: int) -> str:
-    """What there is to say where no engine takes some of a task's GPUs; '' where all are taken."""
+    """A warning if no engine uses some of a task's GPUs; '' if all are used."""
     settings = config.engine
     size, engines = settings.tensor_parallel, gpus // settings.tensor_parallel
     left = gpus - size * min(engines, settings.replicas or engines)

@@ -1,4 +1,4 @@
-"""An engine without a model: a caption is a hash of the pixels that reached it and the prompt."""
+"""An engine without a model, whose captions are hashes of the pixels and the prompt it gets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recaption.errors import SampleError, TooLong
 
 
 class FakeRenderer:
-    """Ships the capped pixels as they are; a token is a word, and only a reserve bounds them."""
+    """Passes the pixels on unchanged. A word is a token, and only a reserve limits their number."""
 
     def __init__(self, spec: Spec) -> None:
         self.poison = spec.config.engine.poison
@@ -46,15 +46,17 @@ class FakeRenderer:
 
 
 def caption_of(payload: Any, text: str, salt: bytes = b"") -> str:
-    """A hash of all that reached the engine."""
+    """The caption: a hash of the picture and the question."""
     digest = xxhash.xxh3_128(f"{payload['size']}\n{text}\n".encode() + salt)
     digest.update(payload["pixels"])
     return f"fake {digest.hexdigest()[:24]}"
 
 
 class FakeEngine:
-    """Answers at `engine.rate` images/s; on captions in `engine.poison` (`*`: on all others) it crashes,
-    hangs, errs, or answers something else."""
+    """Answers at `engine.rate` images/s.
+
+    For captions in `engine.poison` (`*`: all others) it crashes, hangs, fails, or answers otherwise.
+    """
 
     def __init__(self, spec: Spec, device: Device) -> None:
         self.settings = spec.config.engine
@@ -83,7 +85,7 @@ class FakeEngine:
         return [self._changed(caption) for caption in captions]
 
     def steps(self) -> int:
-        self.looks += 1  # it lives while its process's loop turns
+        self.looks += 1  # it is alive as long as its event loop runs
         return self.looks
 
     def as_another(self, payload: Any, picture: str, seeded: bool) -> Any:

@@ -1,8 +1,8 @@
-"""What an engine's processes leave in shared memory and in the temporary folder goes with them.
+"""Removes the shared memory and temporary files that an engine's processes leave behind.
 
-Their names begin with the process that the engine is, which no other one ever has: so whoever finds
-them later knows whether that one is gone. vLLM names the memory of several processes on CPUs after
-the file that they meet at, which lies in the engine's own temporary folder and so says whose it is.
+Their names begin with the identity of the engine's process, which is unique, so that later tasks can
+tell whether that process is gone. vLLM names the memory that several processes share on CPUs after
+their rendezvous file, which is in the engine's own temporary folder and thus has that name, too.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from recaption.engine.sockets import too_long
 from recaption.run.liveness import Process, is_gone, this_process
 
 MEMORY = Path("/dev/shm")
-VARIABLE = "RECAPTION_ENGINE_NAME"  # in an engine's processes
+VARIABLE = "RECAPTION_ENGINE_NAME"  # in the environment of an engine's processes
 SOCKETS = "VLLM_RPC_BASE_PATH"
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 OURS, SEMAPHORE = "recaption-", "sem."
 NAME = re.compile(rf"(?:{SEMAPHORE})?({OURS}(\d+)-(\d+)-([0-9a-f]{{8}})-)")
-MEETING = "vllm_dist_*"  # the file that an engine's workers meet at
+MEETING = "vllm_dist_*"  # rendezvous file of an engine's workers
 PLAIN = shared_memory.SharedMemory
 
 
@@ -44,13 +44,13 @@ class NamedMemory(PLAIN):
 
 
 def own_name() -> str:
-    """What names begin with that this process, an engine, leaves; '' where /proc tells nothing."""
+    """The prefix of the names of what this engine process leaves; '' if /proc does not tell."""
     us = this_process()
     return f"{OURS}{us.pid}-{us.start}-{_place(us)}-" if us else ""
 
 
 def begin() -> None:
-    """Have this process, an engine, and its children name what they make, in a folder of their own."""
+    """Give this engine process and its children a prefix for names and a temporary folder."""
     name, outer = own_name(), tempfile.gettempdir()
     if not name:
         return
@@ -63,7 +63,7 @@ def begin() -> None:
 
 
 def name_memory() -> None:
-    """Name the shared memory and semaphores that this process makes, if it is an engine's."""
+    """Make this process, if it is an engine's, name its shared memory and semaphores by the prefix."""
     if name := os.environ.get(VARIABLE):
         shared_memory.SharedMemory = NamedMemory  # type: ignore[misc]
         configuration: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ def name_memory() -> None:
 
 
 def remove(name: str) -> None:
-    """Remove what the engine of this name has left, which is gone or about to be."""
+    """Remove what the engine of this name, which is gone or about to end, has left."""
     if not name:
         return
     for folder in _own(Path(tempfile.gettempdir()), name):
@@ -82,7 +82,7 @@ def remove(name: str) -> None:
 
 
 def sweep() -> None:
-    """Remove what engines of this machine have left that are certainly gone."""
+    """Remove what engines on this machine that are certainly gone have left."""
     for name in abandoned():
         remove(name)
 
@@ -102,13 +102,13 @@ def abandoned() -> set[str]:
 
 
 def _place(process: Process) -> str:
-    """Stands for machine, boot, and namespace of process numbers."""
+    """A short hash of machine, boot, and pid namespace."""
     text = f"{process.host}/{process.boot}/{process.namespace}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _own(folder: Path, prefix: str) -> list[Path]:
-    """This user's entries of a folder whose names begin so."""
+    """This user's entries of a folder whose names begin with a prefix."""
     return list(_of_user(folder, prefix))
 
 

@@ -1,6 +1,6 @@
-"""Where a repository's own Python code is unpacked: a place of each task's own, on its node.
+"""The folder for a repository's Python code: one per task, on its node.
 
-The library's usual place is in the home folder, where processes of many nodes would write one file.
+The library's default is in the home folder, where processes on many nodes would write the same files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from recaption.engine.base import Spec
 
 @contextmanager
 def own_modules(spec: Spec) -> Iterator[dict[str, str]]:
-    """Variables for all processes that may load such code; empty where none is trusted."""
+    """Variables for all processes that may load such code; empty if none is trusted."""
     if not spec.config.model.trust_remote_code:
         yield {}
         return

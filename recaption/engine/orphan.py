@@ -1,6 +1,6 @@
-"""What vLLM calls in each of its own processes: its plug-in hook.
+"""vLLM's plug-in hook, which vLLM calls in each of its own processes.
 
-The module's name is an installed version's entry point, and so it stays.
+The module keeps its name because installed versions name it as their entry point.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ def register() -> None:
 
 
 def lock_bars_by_thread() -> None:
-    """Have tqdm's bars share no semaphore with other processes.
+    """Make tqdm's bars, which vLLM draws while it loads a model, use no semaphore between processes.
 
-    A process that is ended before it could give that back leaves it to the resource tracker, which
-    complains of it at the end of the task's log. vLLM draws bars while it loads a model.
+    If such a process is killed, the resource tracker complains about the semaphore in the task's log.
     """
     from tqdm import tqdm
 

@@ -33,7 +33,7 @@ class PaddedVisionMLP(Qwen2_5_VisionMLP):  # type: ignore[misc]
         weight.weight_loader = _padding(weight.weight_loader, 1, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # As in vLLM; here, so that its compiled code is not taken for that of the plain width.
+        # As in vLLM; repeated here so that its compiled code is not confused with that of the plain width.
         gate_up, _ = self.gate_up_proj(x)
         down: torch.Tensor
         down, _ = self.down_proj(self.act_fn(gate_up))
@@ -41,12 +41,12 @@ class PaddedVisionMLP(Qwen2_5_VisionMLP):  # type: ignore[misc]
 
 
 def install() -> None:
-    """Build encoders in this process with the padded width from now on."""
+    """From now on build encoders with the padded width in this process."""
     qwen2_5_vl.Qwen2_5_VisionMLP = PaddedVisionMLP
 
 
 def _padding(load: Callable[..., None], dimension: int, width: int) -> Callable[..., None]:
-    """A parameter's loader that is given zeros behind a checkpoint's weights."""
+    """A loader that puts zeros behind a checkpoint's weights of a parameter."""
 
     def padded(parameter: torch.Tensor, loaded: torch.Tensor, *shard: Any) -> None:
         missing = width - loaded.shape[dimension]

@@ -1,8 +1,8 @@
-"""Where a vision encoder's inner width fits no fast matrix product, and which width does.
+"""Pads the inner width of a vision encoder for which matrix products are slow.
 
-Qwen2.5-VL's 3B and 7B have an inner width of 3,420, which is no multiple of 8. With zeros up to the
-next multiple of 128 their products take a fast path, and the results are the same: the activation of
-a zero is zero, and it meets a weight of zero.
+Qwen2.5-VL's 3B and 7B have an inner width of 3,420, which is no multiple of 8. Padded with zeros to the
+next multiple of 128, their matrix products take a fast path. The results are the same, because the
+activation of zero is zero and is multiplied by a weight of zero.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 
 from recaption.engine.families import config_of
 
-VARIABLE = "RECAPTION_PADDED_ENCODER"  # in an engine's processes; 0 in the environment: never
+VARIABLE = "RECAPTION_PADDED_ENCODER"  # set in an engine's processes; users set 0 for never
 FITTING = 8
 MULTIPLE = 128
 FAMILIES = ("qwen2_5_vl",)
 
 
 def padded_width(width: int) -> int:
-    """The width that is computed with: the same where it fits."""
+    """The padded width; the same width if it needs no padding."""
     return width if width % FITTING == 0 else -(-width // MULTIPLE) * MULTIPLE
 
 
 def wanted(model_path: str | None) -> int | None:
-    """The padded inner width of a model's vision encoder; None where nothing is padded."""
+    """The padded inner width of a model's vision encoder; None if nothing is padded."""
     if os.environ.get(VARIABLE) == "0":
         return None
     config = config_of(model_path)
@@ -37,7 +37,7 @@ def wanted(model_path: str | None) -> int | None:
 
 
 def with_width(model_path: str | None, arguments: dict[str, Any]) -> dict[str, Any]:
-    """vLLM's arguments with the width among them, so that compiled code is kept apart by it."""
+    """vLLM's arguments including the width, so that vLLM's cache keeps compiled code apart."""
     width = wanted(model_path)
     if width is None:
         return arguments
@@ -46,6 +46,6 @@ def with_width(model_path: str | None, arguments: dict[str, Any]) -> dict[str, A
 
 
 def set_up(model_path: str | None) -> None:
-    """Have vLLM's own processes, which this one starts, pad where that is wanted."""
+    """Make the vLLM processes that this one starts pad, if that is wanted."""
     if wanted(model_path):
         os.environ[VARIABLE] = "1"

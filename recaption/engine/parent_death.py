@@ -1,4 +1,4 @@
-"""No process of a task outlives its parent, however that one ends."""
+"""Makes sure that no process of a task outlives its parent, however the parent ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 VARIABLE = "RECAPTION_DIE_WITH_PARENT"
-TASK = "RECAPTION_TASK_PID"  # of the task; in its forkserver and below, of the forkserver
+TASK = "RECAPTION_TASK_PID"  # the task's pid; in the forkserver's children, the forkserver's
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
@@ -24,22 +24,22 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
 
 
 def die_with_task() -> None:
-    """For a child that a task's forkserver starts, and for that itself; see `TASK`.
+    """The same for a task's forkserver and its children, by the pid in `TASK`.
 
-    A parent that ended between the fork and this call is noticed, since its pid is from before.
+    It also works if the parent ended between the fork and this call.
     """
     die_with_parent(int(os.environ[TASK]))
 
 
 def guard_group(tidy: Callable[[], None]) -> None:
-    """Fork a process that tidies up and kills this one's process group once this one is gone.
+    """Fork a process that cleans up and kills this one's process group once this one is gone.
 
-    vLLM's own processes know of `register` only after many seconds of imports.
+    vLLM's own processes call `register` only after many seconds of imports.
     """
     ours, theirs = os.pipe()
     if os.fork():
         os.close(ours)
-        return  # the other end stays open as long as this process is there
+        return  # the other end stays open as long as this process exists
     os.close(theirs)
     os.read(ours, 1)
     tidy()

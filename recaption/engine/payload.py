@@ -25,8 +25,8 @@ class TooSmall(Exception):
 def pack(payload: Any, file: int, offset: int, room: int) -> int:
     """Write `payload` at `offset` of an open file; return the bytes used.
 
-    Raises TooSmall where it needs more than `room` bytes. It is written without a mapping, so that
-    memory which all workers share does not grow into each one's resident set.
+    Raises TooSmall if it needs more than `room` bytes. The file is written, not mapped, so that memory
+    which all workers share does not count as resident in each of them.
     """
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
@@ -44,7 +44,7 @@ def pack(payload: Any, file: int, offset: int, room: int) -> int:
 
 
 def unpack(region: memoryview) -> Any:
-    """The payload in `region`, in memory of its own."""
+    """A copy of the payload in `region`."""
     (count,) = struct.unpack_from("<Q", region)
     sizes = struct.unpack_from(f"<{count}Q", region, 8)
     parts, place = [], _aligned(8 * (count + 1))

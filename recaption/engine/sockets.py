@@ -1,4 +1,4 @@
-"""A task's Unix sockets lie in the temporary folder, and their paths have a bound."""
+"""Checks that the temporary folder's path is short enough for a task's Unix sockets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import tempfile
 
 LONGEST = 107  # bytes of a socket's path
-NAME = 37  # vLLM's: a slash and a UUID; those of other processes are shorter
+NAME = 37  # bytes of vLLM's longest name: a slash and a UUID
 
 
 def too_long() -> str:
-    """Why sockets cannot be made in the temporary folder; empty where they can."""
+    """Why sockets cannot be made in the temporary folder; '' if they can."""
     folder = tempfile.gettempdir()
     length, room = len(os.fsencode(folder)), LONGEST - NAME
     if length <= room:

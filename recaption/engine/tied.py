@@ -1,6 +1,6 @@
-"""Ties the process that imports it to a task: a forkserver does so before anything slow.
+"""Ties the process that imports it to a task; a forkserver imports it first.
 
-A forkserver looks at its parent's pipe only after its imports, which are vLLM's.
+A forkserver notices its parent's end only after its imports, and vLLM's take many seconds.
 """
 
 import os

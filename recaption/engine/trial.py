@@ -1,7 +1,7 @@
-"""What an engine will be given, tried before anything is frozen: vLLM's own configuration is built
-and a drawn picture rendered, in a child process and without a GPU.
+"""Tries what engines will be given, before anything is frozen.
 
-Where that fails, the key that is at fault is found by trying again with each key's default.
+A child process builds vLLM's configuration and renders a drawn picture, without a GPU. If that fails,
+it tries again with the default of each key in turn, to find the key at fault.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from recaption.engine.modules import own_modules
 from recaption.errors import RecaptionError
 
 SECONDS = 600
-LONGEST = 500  # characters of a reason
+LONGEST = 500  # characters of a reason, at most
 MODEL_KEYS = "chat_template quantization dtype load_format max_model_len trust_remote_code".split()
 ENGINE_KEYS = (
     "max_num_seqs max_num_batched_tokens gpu_memory_utilization enforce_eager "
@@ -34,19 +34,19 @@ ENGINE_KEYS = (
 
 
 class CannotTry(RecaptionError):
-    """vLLM does not work on this machine, which says nothing about the nodes."""
+    """vLLM does not work on this machine, though it may on the nodes."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What vLLM will not take: the key that says it, and why; the key is "" where none is alone."""
+    """What vLLM refuses: the key at fault, and why; the key is '' if no single key is at fault."""
 
     key: str
     reason: str
 
 
 def find_fault(spec: Spec) -> Fault | None:
-    """Try what a run's engines will be given, in a child process; None where all is well.
+    """Try what a run's engines will be given, in a child process; None if nothing is wrong.
 
     Raises CannotTry where vLLM does not work on this machine.
     """
@@ -79,11 +79,11 @@ def main() -> None:
     attempt = adapter.attempt if adapter.has_platform() else adapter.attempt_without_platform
     fault = named_fault(spec, attempt)
     print("\n" + json.dumps(fault and asdict(fault)), flush=True)
-    os._exit(0)  # vLLM's threads need no goodbye
+    os._exit(0)  # without waiting for vLLM's threads
 
 
 def named_fault(spec: Spec, attempt: Callable[[Spec], None]) -> Fault | None:
-    """The fault of a specification that `attempt` raises for, by the key without which it is gone."""
+    """The fault of a specification for which `attempt` raises: the key whose default mends it."""
     try:
         reason = _reason(spec, attempt)
     except KeyFault as e:
@@ -112,7 +112,7 @@ def _reason(spec: Spec, attempt: Callable[[Spec], None]) -> str | None:
 
 
 def _line(text: str) -> str:
-    """One line of pydantic's several, or of any other message."""
+    """One line of a message, such as one of pydantic's, which have several."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and "validation error" in lines[0]:
         lines = [line for line in lines[1:] if not line.startswith("For further information")]
@@ -121,7 +121,7 @@ def _line(text: str) -> str:
 
 
 def _simpler(spec: Spec) -> Iterator[tuple[str, Spec]]:
-    """The specification with each of its keys at its default in turn."""
+    """Copies of the specification, in each of which one key has its default."""
     for section, names in (
         ("model", MODEL_KEYS),
         ("engine", ENGINE_KEYS),

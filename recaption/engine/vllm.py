@@ -38,7 +38,7 @@ REQUEST_ERRORS = (
     getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError),
 )
 
-TEXTS = 64  # kept rendered
+TEXTS = 64  # rendered texts that are kept
 
 
 def engine_arguments(spec: Spec, tensor_parallel: int, **more: Any) -> AsyncEngineArgs:
@@ -56,7 +56,7 @@ def engine_arguments(spec: Spec, tensor_parallel: int, **more: Any) -> AsyncEngi
 
 
 def sampling_parameters(spec: Spec, temperature: float) -> SamplingParams:
-    """How answers are drawn; seeds are the requests' own."""
+    """The sampling parameters; each request sets its own seed."""
     s = spec.config.sampling
     return SamplingParams(
         max_tokens=s.max_tokens,
@@ -72,7 +72,7 @@ def sampling_parameters(spec: Spec, temperature: float) -> SamplingParams:
 
 
 class VllmRenderer:
-    """Chat template once per prompt, then tokenization and the model's image processor per picture."""
+    """Applies the chat template once per prompt, and tokenizer and image processor per picture."""
 
     def __init__(self, spec: Spec) -> None:
         config = engine_arguments(spec, 1).create_engine_config()
@@ -100,7 +100,7 @@ class VllmRenderer:
         self.shares = len(questions) == 1 or self._may_share(questions)
 
     def clean(self, value: str) -> str:
-        """Without anything that the tokenizer would read as a special token."""
+        """A text without anything that the tokenizer would read as a special token."""
         return bare.without(value, self.special)
 
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
@@ -142,9 +142,9 @@ class VllmRenderer:
         return rendered
 
     def _with_text(self, done: Any, text: str) -> Any:
-        """The input of a picture that was rendered with another text; None where it is not certain.
+        """The input for a picture that was rendered with another text; None if that is not safe.
 
-        The picture's tokens stand between the same texts' tokens as its mark does unrendered.
+        The picture's tokens must stand between the same tokens of text as its placeholder does.
         """
         ids, places = done["prompt_token_ids"], done["mm_placeholders"].get("image", [])
         if len(places) != 1:
@@ -167,7 +167,7 @@ class VllmRenderer:
         }
 
     def _tokens(self, text: str) -> list[int]:
-        """The tokens of a text without its picture; most pictures are asked the same few."""
+        """The tokens of a text without its picture; kept, since most pictures have the same few texts."""
         if text not in self.tokens:
             if len(self.tokens) >= TEXTS:
                 self.tokens.clear()
@@ -175,7 +175,7 @@ class VllmRenderer:
         return self.tokens[text]
 
     def _may_share(self, questions: Sequence[Question]) -> bool:
-        """Whether inputs made by _with_text are those that vLLM makes, tried on one picture."""
+        """Whether _with_text gives the same inputs as vLLM; tried on one picture."""
         picture = PIL.Image.new("RGB", (96, 64))
         first, *others = (self.template(q).replace(MARK, q.text.strip()) for q in questions)
         keys = ("prompt_token_ids", "mm_placeholders")
@@ -183,7 +183,7 @@ class VllmRenderer:
             done = self._rendered(first, picture)
             pairs = [(self._with_text(done, t), self._rendered(t, picture)) for t in others]
         except (*REQUEST_ERRORS, KeyError, TypeError, AttributeError, RuntimeError):
-            return False  # a processor of another kind, or a text that only fails as it is
+            return False  # another kind of processor, or a text that cannot be rendered alone
         return all(a is not None and all(a[k] == b[k] for k in keys) for a, b in pairs)
 
     def template(self, question: Question) -> str:

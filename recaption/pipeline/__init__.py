@@ -1,1 +1,1 @@
-"""A task's data flow: shards are opened, samples prepared, engines fed, shards finished."""
+"""A task's data flow: opens shards, prepares samples, feeds engines, finishes shards."""

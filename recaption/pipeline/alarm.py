@@ -1,4 +1,4 @@
-"""A task most of whose samples come to nothing stops, and says why, instead of publishing them."""
+"""Stops a task whose samples are mostly rejected or failed, instead of publishing them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from recaption.run.alarm import BAD, verdict
 from recaption.run.rows import FILTERED, STATES, kind_of
 
-FROM = 256  # samples that are not filtered
+FROM = 256  # samples, without filtered ones, from which on the alarm may ring
 
 
 class Alarm:
@@ -19,7 +19,7 @@ class Alarm:
         self.reasons: Counter[str] = Counter()
 
     def rings(self, status: str, reason: str) -> str:
-        """Count one more sample; why the task is to stop, or ''."""
+        """Count one more sample; returns why the task should stop, or ''."""
         if status in STATES and status != FILTERED:
             self.counts[status] += 1
         if status in BAD:

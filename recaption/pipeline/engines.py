@@ -40,19 +40,19 @@ class EngineHandle:
     connection: Connection
     since: float = field(default_factory=time.monotonic)  # last sign of life
     ready: bool = False
-    proven: bool = False  # it has captioned something
-    probing: bool = False  # it is at the picture of our own
+    proven: bool = False  # it has captioned something since it started
+    probing: bool = False  # it is captioning the built-in picture
     in_flight: dict[int, Work] = field(default_factory=dict)
-    unsent: list[Work] = field(default_factory=list)  # of these
+    unsent: list[Work] = field(default_factory=list)  # those in flight that it was not sent yet
     deaths: int = 0  # in a row, without a caption in between
     facts: dict[str, Any] = field(default_factory=dict)
     last_words: str = ""
-    log_from: int = 0  # bytes that the log had before it
+    log_from: int = 0  # size of the log in bytes when it started
 
 
 @dataclass(frozen=True)
 class Death:
-    """An engine's end: who was in flight, why, and whether it had captioned something."""
+    """An engine's end: the samples in flight, the reason, and whether it had captioned something."""
 
     in_flight: list[Work]
     reason: str
@@ -66,7 +66,7 @@ class Engines:
         self.spec, self.memory, self.log = spec, memory, log
         self.settings = spec.config.engine
         self.window = self.settings.max_num_seqs + self.settings.waiting
-        leftovers.sweep()  # of a task that was killed here with all its processes
+        leftovers.sweep()  # of an earlier task that was killed on this machine
         self.handles = [self._start(device) for device in devices]
         self.restarts = 0
         self.wanted = len(devices)
@@ -98,7 +98,7 @@ class Engines:
         return min(ready, key=lambda h: len(h.in_flight), default=None)
 
     def may_take_suspect(self, work: Work) -> EngineHandle | None:
-        """The isolator, if `work` may fly on it together with what is in flight there."""
+        """The isolator, if `work` may be sent to it together with what is in flight there."""
         handle = self.isolator()
         if handle is None:
             return None

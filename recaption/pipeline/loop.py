@@ -25,8 +25,8 @@ from recaption.pipeline.work import Work
 from recaption.prepare import children
 from recaption.run.rows import CAPTIONED, FAILED, FILTERED
 
-TRIES = 2  # of one request that the engine answers with an error
-TICK = 0.25  # seconds
+TRIES = 2  # of a request that the engine answers with an error
+TICK = 0.25  # seconds that the loop waits for messages, at most
 DRAIN, NOW = "drain", "now"
 
 
@@ -66,9 +66,13 @@ class Pipeline:
         self.parked_at = 0
         self.counts: Counter[str] = Counter()  # samples settled, by state
         self.tokens = 0
-        self.running_seconds = 0.0  # times engines, while they were ready
-        self.starved_seconds = 0.0  # of these, with less than a full batch, though more was to do
-        self.ending_seconds = 0.0  # of these, with less than a full batch, since that was all
+        self.running_seconds = 0.0  # summed over engines, while they were ready
+        self.starved_seconds = (
+            0.0  # of these, with less than a full batch although there was more to do
+        )
+        self.ending_seconds = (
+            0.0  # of these, with less than a full batch because there was no more to do
+        )
         self.flushed = self.observed = time.monotonic()
 
     @property
@@ -123,7 +127,7 @@ class Pipeline:
     def _suspected(self) -> bool:
         """Whether a sample with strikes is on its way to an engine, or in one.
 
-        Where no engine died and no journal told of strikes, nothing is searched.
+        This searches all samples only if an engine died or a journal had strikes.
         """
         possible = self.engines.restarts or any(s.strikes for s in self.open_shards.open)
         return bool(possible) and (self.preparation.has_suspects() or self.engines.has_suspects())
@@ -142,7 +146,7 @@ class Pipeline:
                 self.open_shards.receive(publishers[connection])
 
     def _from_engine(self, handle: EngineHandle) -> None:
-        while True:  # what is there already, without another wait()
+        while True:  # read all messages that are there, without another wait()
             messages = self.engines.receive(handle)
             if isinstance(messages, Death):
                 self._death(messages)
@@ -183,10 +187,10 @@ class Pipeline:
             self._settle(work)
 
     def _death(self, death: Death) -> None:
-        """Strike those in flight, unless a stop was asked for; they are prepared again.
+        """Give strikes to the samples in flight, unless a stop was asked for, and prepare them again.
 
-        A sample is given up on that was the only one in flight and had a strike already, in an engine
-        that works and a run that does: where little else is captioned, it waits.
+        A sample with a strike already that was alone in flight, in an engine that had captioned
+        something, fails, if the run has more captioned than failed samples; otherwise it waits.
         """
         for work in death.in_flight:
             self.preparation.release(work)
@@ -237,7 +241,8 @@ class Pipeline:
             }
         asked = work.index in work.shard.asked
         if not asked and (why := self.alarm.rings(work.status, work.reason)):
-            work.shard.journal.add(event)  # which might else be published, as the shard's last
+            # journaled only: settled, it might be the last of its shard, which would be published
+            work.shard.journal.add(event)
             raise TaskError(why)
         self.open_shards.settle(work.shard, event)
 
@@ -261,7 +266,7 @@ class Pipeline:
             self.open_shards.flush()
 
     def _all_given(self) -> bool:
-        """Whether there is nothing that engines could be given, or a stop was asked for."""
+        """Whether there is nothing left to give to engines, or a stop was asked for."""
         return bool(self.state) or (self.open_shards.exhausted() and self.preparation.idle())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The shards that a task has open: indexed ahead of need, finished when all samples have a state."""
+"""The open shards of a task: indexed before they are needed, finished when all samples have a state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_OPEN = 8
 
 
 class Source(Protocol):
-    """Where shards come from, and whom to tell what became of them."""
+    """Where shards come from; it is told what becomes of them."""
 
     def next(self) -> tuple[int, InputShard] | None:
         """A shard to work on and its position in the run; None while there is none."""
@@ -43,7 +43,7 @@ class Source(Protocol):
     def failed(self, position: int, reason: str) -> None: ...
 
     def states(self, besides: Collection[str]) -> Counter[str]:
-        """The run's samples by state, as far as known, but for shards whose names are given."""
+        """The run's samples by state, as far as known, except for the shards named in `besides`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Opening:
     shard: InputShard
     path: str
     spool: IO[bytes] | None
-    room: int | None  # of the spool file
+    room: int | None  # bytes that the spool file may have
 
 
 class OpenShards:
@@ -70,19 +70,19 @@ class OpenShards:
         self.numbers = itertools.count()
         self.open: list[OpenShard] = []
         self.room = SpoolRoom(config.data.spool_gb)
-        self.postponed: tuple[int, InputShard] | None = None  # until others leave it room
+        self.postponed: tuple[int, InputShard] | None = None  # waits for room in the spool
         self.found: dict[str, Counter[str]] = {}  # states from earlier attempts, of shards opened
 
     @property
     def opening(self) -> bool:
-        """Whether the publisher is at a shard that is not open yet."""
+        """Whether the publisher is opening a shard."""
         return any(isinstance(tag, _Opening) for tag in self.pool.at_work())
 
     def connections(self) -> dict[Connection, children.Worker]:
         return self.pool.connections()
 
     def done(self) -> bool:
-        """Nothing open and nothing to come."""
+        """Whether no shard is open and none is left to open."""
         waiting = self.open or self.opening or self.postponed
         return not waiting and self.source.exhausted()
 
@@ -90,7 +90,7 @@ class OpenShards:
         return any(s.finishing for s in self.open)
 
     def waiting(self) -> int:
-        """Samples of open shards that nobody has taken up yet."""
+        """How many samples of open shards have not been taken up yet."""
         return sum(length_hint(s.fresh) for s in self.open)
 
     def refill(self, low_water: int) -> None:
@@ -108,7 +108,7 @@ class OpenShards:
                 self.source.failed(position, str(e))
 
     def _following(self) -> tuple[int, InputShard] | None:
-        """The next shard to open; None while there is none, or no room to spool it."""
+        """The next shard to open; None while there is none, or the spool has no room for it."""
         following = self.postponed or self.source.next()
         if following is None:
             return None
@@ -154,11 +154,11 @@ class OpenShards:
         return sum(self.found.values(), self.source.states(self.found))
 
     def idle(self) -> bool:
-        """No sample is there to be taken up, and none is about to be."""
+        """Whether no sample waits to be taken up, and no shard is being opened."""
         return not self.opening and not self.waiting()
 
     def exhausted(self) -> bool:
-        """Idle, and a shard would have been opened if there were one."""
+        """Whether it is idle although a shard could be opened, so that there is none to open."""
         return self.idle() and not self.postponed and len(self.open) < MAX_OPEN
 
     def flush(self) -> None:
@@ -235,7 +235,7 @@ class OpenShards:
     def _finished(self, shard: OpenShard, result: Any) -> None:
         self.open.remove(shard)
         if shard.spool:
-            shard.spool.truncate(0)  # preparation workers may have it open for long
+            shard.spool.truncate(0)  # workers may keep it open for long, so its space is freed now
         shard.close()
         if isinstance(result, publisher.Finished):
             shared.remove(shard.journal.path)

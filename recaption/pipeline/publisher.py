@@ -1,4 +1,4 @@
-"""Opening and finishing shards, in a process of its own beside the preparation workers."""
+"""Opens and finishes shards, in a process of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LEFT_OUT = "one with --give-up leaves the shard out"
 
 @dataclass(frozen=True)
 class Context:
-    """What all shards of a task have in common."""
+    """Settings that all shards of a task share."""
 
     paths: RunPaths
     fingerprint: str
@@ -41,17 +41,17 @@ class Context:
     settings: Settings
     max_samples: int | None
     outage_seconds: float | None = None
-    damaged: str = "fail"  # data.damaged, for shards that no sidecar decides
-    damaged_then: str = "fail"  # that of sidecars which do not say
+    damaged: str = "fail"  # data.damaged, for shards without a published sidecar
+    damaged_then: str = "fail"  # the value for sidecars that do not record it
 
 
 @dataclass(frozen=True)
 class Open:
-    """Index a shard and look up what earlier attempts found out about it."""
+    """A job: index a shard and read the journals of earlier attempts."""
 
     shard: InputShard
     path: str  # where to read it
-    room: int | None  # bytes that the spool file at `path` may get; None: it is the shard itself
+    room: int | None  # bytes that the spool file at `path` may have; None: no spool file
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Finish:
-    """Write and publish a shard whose samples all have their state in the journals."""
+    """A job: publish a shard, all of whose samples have their final state in the journals."""
 
     shard: InputShard
     path: str
@@ -77,7 +77,7 @@ class Finished:
     counts: dict[str, int]
     won: bool  # this attempt made the marker
     reasons: dict[str, list[Any]] = field(default_factory=dict)  # see rows.frequent_reasons
-    again: dict[str, int] = field(default_factory=dict)  # of the counts: asked again, and no better
+    again: dict[str, int] = field(default_factory=dict)  # see rows.no_better
 
 
 def main(connection: Connection, context: Context) -> None:
@@ -94,7 +94,7 @@ def main(connection: Connection, context: Context) -> None:
 
 
 def answer(context: Context, job: Open | Finish) -> Opened | Finished | ShardError | DiskFull:
-    """What becomes of a job; a failure counts for nothing where another attempt was faster."""
+    """The result of a job; a failure does not count if another attempt was faster."""
     try:
         return open_shard(context, job) if isinstance(job, Open) else finish(context, job)
     except DiskFull as e:
@@ -129,7 +129,7 @@ def _history(context: Context, name: str, index: Index) -> journal.History:
 
 
 def _damaged(context: Context, name: str) -> str:
-    """data.damaged for a shard: a published sidecar's, else this task's."""
+    """data.damaged for a shard: the published sidecar's value, else this task's."""
     sidecar = context.paths.sidecar(name)
     if not shared.exists(sidecar):
         return context.damaged
@@ -242,7 +242,7 @@ def _row(event: journal.Event, original: str, columns: Columns) -> dict[str, Any
 
 
 def _leave(context: Context, name: str) -> None:
-    """After the marker: remove every attempt's journals and temporary files of this shard."""
+    """Remove all attempts' journals and temporary files of a shard that has its marker."""
     for path in [
         *context.paths.journals_of(name),
         *context.paths.temporaries_of(name),

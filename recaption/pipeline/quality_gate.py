@@ -1,4 +1,4 @@
-"""Judging answers: which prompts are asked again, which answer is kept, what becomes of the sample."""
+"""Judges answers: which prompts are asked again, which answers are kept, which samples filtered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class QualityGate:
         self.checks = Checks(self.settings, spec.prompts)
 
     def asks_again(self, work: Work, names: Sequence[str], captions: Sequence[Caption]) -> bool:
-        """Take the answers of some prompts; True if the work is to be prepared once more.
+        """Take the answers to some prompts; True if the work should be prepared once more.
 
         Of several answers to a prompt the one with the fewest bad flags is kept, the earliest of
         these; the others are kept as the work's `attempts`.
@@ -40,7 +40,7 @@ class QualityGate:
         return False
 
     def refused(self, work: Work) -> str:
-        """Why a work with all its answers is filtered; empty where it is published."""
+        """Why a sample that has all its answers is filtered; '' if it is published."""
         if self.settings.action != "filter":
             return ""
         found = {name: self.checks.bad(flags) for name, flags in work.flags.items()}

@@ -1,4 +1,4 @@
-"""Shared memory of a fixed size for prepared pictures: the bound on what waits for engines.
+"""Shared memory of a fixed size for prepared pictures, which limits how many wait for engines.
 
 An anonymous memory file: other processes of the task open it as /proc/PID/fd/N, and the kernel
 frees it with the last of them, so nothing is left behind by a kill.
@@ -12,7 +12,7 @@ PAGE = 4096
 
 
 class SharedMemory:
-    """First-fit regions of one memory file; the parent allots, workers write, engines read."""
+    """A memory file with first-fit allocation: the parent allots, workers write, engines read."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -34,7 +34,7 @@ class SharedMemory:
         return None
 
     def shrink(self, offset: int, size: int) -> None:
-        """Give back what a region does not need."""
+        """Free the part of a region behind its first `size` bytes."""
         size = max(PAGE, -(-size // PAGE) * PAGE)
         surplus = self.used[offset] - size
         if surplus > 0:

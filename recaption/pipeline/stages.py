@@ -1,4 +1,4 @@
-"""Prompts that can be asked together, in order: one that uses another's answer comes later."""
+"""Groups prompts into stages: a prompt that uses another's answer is in a later stage."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from recaption.shard.samples import Sample
 
 @dataclass(eq=False)
 class OpenShard:
-    """A shard of which some samples are on their way; it needs `remaining` more states."""
+    """A shard that is being worked on; `remaining` samples have no final state yet."""
 
     number: int  # distinguishes the shards opened by a task
     shard: InputShard
@@ -27,9 +27,10 @@ class OpenShard:
     journal: Journal
     remaining: int
     strikes: dict[int, int] = field(default_factory=dict)
-    asked: frozenset[int] = frozenset()  # by a retry, for being rejected or failed in the parent
+    # samples that a retry asks again because they were rejected or failed
+    asked: frozenset[int] = frozenset()
     spool: IO[bytes] | None = None
-    begun: bool = False  # a sample was taken up
+    begun: bool = False  # a sample of it was taken up
     finishing: bool = False
 
     def close(self) -> None:
@@ -40,7 +41,7 @@ class OpenShard:
 
 @dataclass(eq=False)
 class Work:
-    """One sample on its way: prepared again whenever a stage or a failure asks for it."""
+    """A sample that is being captioned; it is prepared again for each stage and after a failure."""
 
     number: int
     shard: OpenShard
@@ -51,13 +52,13 @@ class Work:
     stage: int = 0
     captions: dict[str, Caption] = field(default_factory=dict)
     flags: dict[str, list[str]] = field(default_factory=dict)  # of the captions
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # how the captions came about
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # attempt, temperature, flags
     attempts: list[dict[str, Any]] = field(default_factory=list)  # captions that were not kept
     retries: int = 0  # of flagged captions in this stage
     asking: tuple[str, ...] = ()  # the prompts that are asked again
-    cut: tuple[str, ...] = ()  # those of the last preparation whose fields were cut
-    temperature: float | None = None  # in place of the run's
-    errors: int = 0  # answers of the engine that were none
+    cut: tuple[str, ...] = ()  # prompts whose fields the last preparation cut
+    temperature: float | None = None  # instead of sampling.temperature
+    errors: int = 0  # requests that the engine answered with an error
     facts: dict[str, Any] = field(default_factory=dict)
     offset: int | None = None  # its region in shared memory, while it has one
     length: int = 0

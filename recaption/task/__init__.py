@@ -1,1 +1,1 @@
-"""One element of the array: takes shards by lease, works on them, and stops when told to."""
+"""A task, one element of the array: takes shards by lease, captions them, stops when told to."""

@@ -1,4 +1,4 @@
-"""One element of the array: what submitit runs on a node."""
+"""The entry point of a task, which submitit runs on a node."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from recaption.versions import versions
 
 SCORES = ("watermark.", "scorers.")
 REQUEUE = 75  # exit code (sysexits' EX_TEMPFAIL) on which the batch script requeues the task
-EXECUTOR = "SUBMITIT_EXECUTOR"  # `slurm` where the batch script of a task has set it
-TIED = "RECAPTION_PARENT"  # pid of a launcher that waits: the task ends when it ends
+EXECUTOR = "SUBMITIT_EXECUTOR"  # a task's batch script sets it to `slurm`
+TIED = "RECAPTION_PARENT"  # pid of a waiting launcher; the task ends when the launcher ends
 
 
 def run_task(root: str, number: int, task: int) -> None:
@@ -73,13 +73,13 @@ def run_task(root: str, number: int, task: int) -> None:
         why, reason = "error", without_secrets(said)
         raise
     finally:
-        with contextlib.suppress(DiskFull):  # said already, or about to be
-            for path in paths.temporaries_by(attempt):  # of a publisher that was ended at work
+        with contextlib.suppress(DiskFull):  # the task reports it already
+            for path in paths.temporaries_by(attempt):  # of a publisher that was killed at work
                 shared.remove(path)
             claims.release()
             log.write("stop", why=why, reason=reason)
     if stopping.wants_requeue() and why in (DRAIN, NOW):
-        with contextlib.suppress(OSError):  # a lost node's task has nowhere to print to
+        with contextlib.suppress(OSError):  # the task of a lost node may have no stdout any more
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(REQUEUE)
@@ -96,13 +96,13 @@ def attempt_id(submission: int, task: int) -> str:
 
 
 def _job() -> str:
-    """Slurm's id of this job or array element, as the batch script has it; else ''."""
+    """Slurm's id of this job or array element, as in the batch script; '' without Slurm."""
     array, element = (_slurm(f"ARRAY_{n}_ID") for n in ("JOB", "TASK"))
     return f"{array}_{element}" if array else _slurm("JOB_ID")
 
 
 def _slurm(name: str) -> str:
-    """A variable of this task's own job; '' where it runs here, in whose job ever that is."""
+    """A Slurm variable of this task's job; '' for a local task, even if launch runs in a job."""
     return os.environ.get(f"SLURM_{name}", "") if os.environ.get(EXECUTOR) == "slurm" else ""
 
 
@@ -179,7 +179,7 @@ def _work(
 def _check_progress(
     paths: RunPaths, number: int, task: int, allowed: int, besides: str = ""
 ) -> None:
-    """Raise TaskError when too many attempts in a row, `besides` this one, came to nothing."""
+    """Raise TaskError if too many attempts in a row, apart from `besides`, achieved nothing."""
     vain = fruitless(read_attempts(paths.task_logs(number, task), besides))
     if len(vain) < allowed:
         return
@@ -215,7 +215,7 @@ def _whereabouts() -> dict[str, Any]:
 
 
 def _provenance(run: Run, task: int) -> dict[str, Any]:
-    """What a marker says about where its captions come from."""
+    """The origin of captions, as a marker records it."""
     return {
         "model": run.model,
         "prompts": [{**asdict(p), "sha256": p.digest()} for p in run.prompts],

@@ -129,12 +129,12 @@ class Claims:
         self._let_go(position, State.FAILED if used_up else State.QUEUED)
 
     def states(self, besides: Collection[str]) -> Counter[str]:
-        """Samples of the run's published shards by state, but for shards whose names are given."""
+        """Samples by state in the run's published shards, except for those named in `besides`."""
         published = scan(self.paths, self.run).done.items()
         return sum((Counter(c) for name, c in published if name not in besides), Counter[str]())
 
     def heartbeat(self) -> None:
-        """Renew this task's leases now and then, but for those that others have taken over."""
+        """Renew this task's leases now and then, except for those that others have taken over."""
         if self.leases.heartbeat_is_due():
             for position in self._held():
                 lease = self.leases.read(self._name(position))
@@ -173,7 +173,7 @@ class Claims:
         return found
 
     def _scan(self) -> int | None:
-        """Take a shard without a live lease; notes when there can be none any more."""
+        """Take a shard without a live lease; notes if none will ever be left to take."""
         marked = self.paths.marked()
         undecided = False
         ahead: list[tuple[int, Lease]] = []
@@ -200,7 +200,10 @@ class Claims:
         return None
 
     def _steal_order(self, marked: set[str]) -> Iterator[int]:
-        """From the ends of the slices with most left to do, where their owners come last."""
+        """The order in which to steal: from the end of the slices with most left to do.
+
+        The owner of a slice works from its beginning, so it comes to these shards last.
+        """
         shards = self.run.shards
 
         def left(piece: Sequence[int]) -> int:
@@ -210,7 +213,7 @@ class Claims:
             yield from reversed(piece)
 
     def _take(self, position: int, lease: Lease | None) -> bool:
-        """Lease a shard, over `lease`; False if somebody else was faster where there was none."""
+        """Lease a shard, replacing `lease`; False if there was none and another task was faster."""
         name, begun = self._name(position), not self._held()
         if lease is not None:
             self.leases.write(name, begun=begun)
@@ -250,7 +253,7 @@ class Claims:
         try:
             content = shared.content(self.paths.failure(self._name(position)))
             record: dict[str, Any] = json.loads(content)
-        except (FileNotFoundError, ValueError):  # none yet, or a machine went down over it
+        except (FileNotFoundError, ValueError):  # none yet, or a machine crashed while writing it
             return fresh
         return record if record["submission"] == self.submission.number else fresh
 

@@ -1,4 +1,4 @@
-"""Whether a task gets anywhere: what its attempts so far came to, from their logs."""
+"""What a task's attempts so far have achieved, from their logs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from recaption.run.tasklog import read_log
 
 @dataclass(frozen=True, order=True)
 class Attempt:
-    """One attempt that had its chance."""
+    """One attempt whose engines were ready."""
 
     started: float
     got_somewhere: bool  # it finished a shard or a sample, or gave a shard up
-    killed: bool  # it ended without a last word
+    killed: bool  # it ended without logging its end
 
 
 def read_attempts(logs: Iterable[Path], besides: str = "") -> list[Attempt]:
@@ -41,7 +41,7 @@ def read_attempts(logs: Iterable[Path], besides: str = "") -> list[Attempt]:
 
 
 def fruitless(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The latest attempts in a row that came to nothing."""
+    """The latest attempts in a row that finished nothing."""
     count = 0
     for attempt in reversed(attempts):
         if attempt.got_somewhere:

@@ -1,7 +1,8 @@
-"""Who works on which shard, as far as it is known: hints that save work.
+"""Leases: hints about who works on which shard, which save double work.
 
 A lease is dead when it has not changed for `task.lease_seconds` by the reader's own clock, or at
-once when its process was on this machine and is gone. What is published is decided by links alone.
+once when its process was on this machine and is gone. Leases decide nothing about what is published;
+that is up to the exclusive links.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ DAMAGED = "--0-damaged"
 
 @dataclass(frozen=True)
 class Lease:
-    """One shard's holder; `begun` once the shard is more than opened ahead of need."""
+    """The holder of a shard; `begun` once it captions samples of the shard."""
 
     attempt: str  # see task.attempt_id
     beat: int = 0
@@ -83,7 +84,7 @@ class Leases:
             shared.remove(self.paths.lease(name))
 
     def heartbeat_is_due(self) -> bool:
-        """True four times within the life of a lease: those held are to be written again."""
+        """True if the held leases should be renewed, four times within the life of a lease."""
         now = time.monotonic()
         due = now - self.last_heartbeat > self.seconds / 4
         if due:
@@ -92,8 +93,10 @@ class Leases:
         return due
 
     def is_dead(self, name: str, lease: Lease) -> bool:
-        """Whether its process is gone, or it has not changed for too long since it was first asked
-        about."""
+        """Whether its process is gone, or it has not changed for too long.
+
+        The time runs from the first call of this method for the lease.
+        """
         if self.is_orphaned(lease):
             return True
         now = time.monotonic()
@@ -108,7 +111,7 @@ class Leases:
         return lease.process is not None and is_gone(lease.process)
 
     def is_alive(self, name: str) -> bool:
-        """Whether a lease that was asked about has been seen to change."""
+        """Whether a lease has changed since is_dead first saw it."""
         return self.seen[name].alive
 
     def _content(self, begun: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""A task's figures: in its log at every heartbeat, and as a Prometheus text file where one is wanted."""
+"""A task's metrics, logged at every heartbeat and, if wanted, written for Prometheus."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def figures(pipeline: Pipeline, started: float) -> dict[str, Any]:
 class Textfile:
     """FOLDER/recaption-TASK.prom, in the text format of node exporter's textfile collector.
 
-    A folder that is missing, full or not ours is said once; the task goes on without.
+    If the folder is missing, full or not writable, this is reported once and the task goes on.
     """
 
     def __init__(self, folder: str, run: str, task: str) -> None:

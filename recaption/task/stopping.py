@@ -1,4 +1,4 @@
-"""How a task is asked to stop: USR2 lets it harvest and requeues it, TERM ends it at once."""
+"""Stopping a task: USR2 lets it finish what is in flight and requeues it, TERM ends it at once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from types import FrameType
 
 from recaption.pipeline.loop import DRAIN, NOW
 
-HARVEST = 0.8  # of the signal delay at most; the rest is for flushing and requeueing
-RESERVE = 10.0  # seconds for that, where half of the delay allows it
+HARVEST = 0.8  # share of the signal delay for finishing; the rest is for flush and requeue
+RESERVE = 10.0  # seconds for flush and requeue, but at most half of the delay
 
 
 class Stopping:
-    """A flag in place of submitit's signal handlers, which work inside the handler."""
+    """Signal handlers that only set a flag, unlike submitit's, which do their work in the handler."""
 
     def __init__(self) -> None:
         self.harvest_seconds = 0.0
@@ -24,7 +24,7 @@ class Stopping:
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
 
     def allow(self, signal_delay: float) -> None:
-        """How many seconds after USR2 the task's time will be over."""
+        """Set how many seconds after USR2 the task will be killed."""
         most = min(HARVEST * signal_delay, signal_delay - RESERVE)
         self.harvest_seconds = max(most, signal_delay / 2)
 
@@ -37,7 +37,7 @@ class Stopping:
         return DRAIN if time.monotonic() - self.drain_since < self.harvest_seconds else NOW
 
     def wants_requeue(self) -> bool:
-        """Only USR2 asks for a requeue, and never once TERM came: scancel sends that."""
+        """Whether to requeue: after USR2, unless TERM came, which scancel sends."""
         return self.drain_since is not None and not self.terminated
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

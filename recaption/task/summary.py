@@ -1,4 +1,4 @@
-"""A task's own log for people: one line a minute on its stdout."""
+"""A task's progress for people: one line a minute on its stdout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Summary:
         self.claims = claims
         self.slice = {run.shards[p].name for p in submission.slices[task]}
         self.last, self.settled = time.monotonic(), 0
-        self.given_up = 0  # engines of which it was said
+        self.given_up = 0  # engines that were reported as given up
 
     def tick(self, pipeline: Pipeline) -> None:
         """Print a line if the last one is a minute old, and one for an engine that is given up on."""
@@ -54,7 +54,7 @@ class Summary:
 
 
 def tree_bytes() -> int:
-    """Resident memory of this process and what its descendants do not share."""
+    """Bytes of resident memory of this process and unshared resident memory of its descendants."""
     root = psutil.Process(os.getpid())
     total: int = root.memory_info().rss
     for child in root.children(recursive=True):
