@@ -26,7 +26,7 @@ from recaption.run.addresses import without_secrets
 from recaption.run.kept import template_of
 from recaption.run.liveness import this_process
 from recaption.run.paths import RunPaths
-from recaption.run.record import Run, Submission, read_run, read_submission
+from recaption.run.record import Run, read_run, read_submission
 from recaption.run.tasklog import TaskLog
 from recaption.shard.located import of_submission
 from recaption.shard.settings import settings_of
@@ -67,7 +67,7 @@ def run_task(root: str, number: int, task: int) -> None:
     why, reason = "error", ""
     try:
         _check_progress(paths, number, task, config.task.attempts, attempt)
-        why = _work(paths, run, submission, task, attempt, log, claims, stopping)
+        why = _work(claims, stopping)
     except BaseException as e:
         said = str(e) if isinstance(e, RecaptionError) else repr(e)
         why, reason = "error", without_secrets(said)
@@ -106,17 +106,10 @@ def _slurm(name: str) -> str:
     return os.environ.get(f"SLURM_{name}", "") if os.environ.get(EXECUTOR) == "slurm" else ""
 
 
-def _work(
-    paths: RunPaths,
-    run: Run,
-    submission: Submission,
-    task: int,
-    attempt: str,
-    log: TaskLog,
-    claims: Claims,
-    stopping: Stopping,
-) -> str:
+def _work(claims: Claims, stopping: Stopping) -> str:
     """Run the pipeline; returns why it ended: `done`, `drain`, `now`, or `superseded`."""
+    paths, run, submission, log = claims.paths, claims.run, claims.submission, claims.log
+    task = claims.task
     config = typed_config(submission.config)
     devices = engine_devices(config)
     workers = worker_count(config, len(devices))
@@ -131,7 +124,7 @@ def _work(
     spec = Spec(config, tuple(run.prompts), folder, run.rules)
     pipeline = Pipeline(
         spec,
-        make_context(paths, run, attempt, spec),
+        make_context(paths, run, claims.attempt, spec),
         claims,
         devices=devices,
         workers=workers,
@@ -139,7 +132,7 @@ def _work(
         facts=_provenance(run, task),
     )
     started = time.monotonic()
-    summary = Summary(claims, task)
+    summary = Summary(claims)
     textfile = None
     if config.task.metrics:
         name = f"{run.fingerprint[:12]}-{submission.number}-{task}"

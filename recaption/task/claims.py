@@ -53,7 +53,7 @@ class Claims:
         log: TaskLog,
     ) -> None:
         self.paths, self.run, self.submission = paths, run, submission
-        self.attempt, self.log = attempt, log
+        self.task, self.attempt, self.log = task, attempt, log
         settings = submission.config["task"]
         self.steal: bool = settings["steal"]
         self.tries_allowed: int = submission.config["data"]["tries"]

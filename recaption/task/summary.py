@@ -16,10 +16,9 @@ SECONDS = 60.0
 class Summary:
     """Prints what a task has done, and how fast since the line before."""
 
-    def __init__(self, claims: Claims, task: int) -> None:
-        run, submission = claims.run, claims.submission
+    def __init__(self, claims: Claims) -> None:
         self.claims = claims
-        self.slice = {run.shards[p].name for p in submission.slices[task]}
+        self.slice = {claims.run.shards[p].name for p in claims.slice}
         self.last, self.settled = time.monotonic(), 0
         self.given_up = 0  # engines that were reported as given up
 

@@ -77,13 +77,13 @@ def test_a_task_says_one_line_a_minute(
     paths = SimpleNamespace(marked=lambda: {"0.tar", "3.tar"})
     claims: Any = SimpleNamespace(
         run=SimpleNamespace(shards=shards),
-        submission=SimpleNamespace(slices=[[0, 1, 2], [3]]),
+        slice=[0, 1, 2],
         paths=paths,
         taken_over=1,
     )
     engines = SimpleNamespace(in_flight=lambda: 7, restarts=2, given_up=[])
     pipeline: Any = SimpleNamespace(settled=0, engines=engines)
-    said = Summary(claims, 0)
+    said = Summary(claims)
     for _ in range(4 * 600):  # ten minutes
         clock[0] += 0.25
         pipeline.settled += 5
