@@ -59,8 +59,10 @@ def check(config: Config) -> None:
             reason = f"needs {prefix}.mean and {prefix}.std, which are those of a scale of 255"
             raise bad_value(f"{prefix}.scale", f"{scorer.scale:g}", reason)
     for text, poison in config.engine.poison.items():
-        if poison not in POISONS and not poison.startswith("say "):
-            valid = f"valid values are {', '.join(POISONS)}, or say TEXT"
+        if poison not in POISONS and not re.fullmatch(
+            r"say .*|wait \d+(\.\d+)?", poison, re.DOTALL
+        ):
+            valid = f"valid values are {', '.join(POISONS)}, wait SECONDS, or say TEXT"
             raise bad_value(f"engine.poison.{text}", poison, valid)
     for leaf in ("flags", "bad"):
         for flag in getattr(config.quality, leaf):

@@ -68,8 +68,8 @@ class Engine:
     )
     poison: dict[str, str] = key(
         {},
-        "What a caption, or * for every other, brings about: crash, hang, error, refuse, cut, or "
-        "say TEXT.",
+        "What a caption, or * for every other, brings about: crash, hang, error, refuse, cut, "
+        "wait SECONDS, or say TEXT.",
         fake=True,
     )
 

@@ -55,7 +55,7 @@ def caption_of(payload: Any, text: str, salt: bytes = b"") -> str:
 class FakeEngine:
     """Answers at `engine.rate` images/s.
 
-    For captions in `engine.poison` (`*`: all others) it crashes, hangs, fails, or answers otherwise.
+    For captions in `engine.poison` (`*`: all others) it crashes, hangs, fails, waits, or answers otherwise.
     """
 
     def __init__(self, spec: Spec, device: Device) -> None:
@@ -107,7 +107,10 @@ class FakeEngine:
         return poison.get(caption) or poison.get("*", "")
 
     async def _poison(self, caption: str) -> None:
-        match self._poison_of(caption):
+        poison = self._poison_of(caption)
+        if poison.startswith("wait "):
+            await asyncio.sleep(float(poison.removeprefix("wait ")))
+        match poison:
             case "crash":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang":

@@ -1,9 +1,10 @@
 """A task's engines: started, fed, watched, and started again when they die.
 
-Who dies in flight is suspect. Only this supervisor, alive and not asked to stop, gives strikes.
-Suspects go to one engine alone, in small windows; those of a second death one at a time, to an engine
-that has captioned something since it started: a picture of our own, where nothing else did. An engine
-that keeps dying without a caption in between is given up on.
+When an engine dies, every sample in flight on it gets a strike and becomes a suspect, unless the task
+was asked to stop. Suspects with one strike go to one engine only, the square root of their number at a
+time. Suspects with more strikes go one at a time to an engine that has captioned something since it
+started (a built-in picture if nothing else), so that the death of that engine is their fault. An engine
+that dies repeatedly without a caption in between is given up.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from recaption.errors import TaskError
 from recaption.pipeline.work import Work
 from recaption.prepare import children
 
-SUSPECT_WINDOW = 4
 STOP_SECONDS = 10.0
 
 
@@ -78,9 +78,9 @@ class Engines:
     def in_flight(self) -> int:
         return sum(len(h.in_flight) for h in self.handles)
 
-    def has_suspects(self) -> bool:
-        """Whether a sample with strikes is in flight."""
-        return any(work.strikes for h in self.handles for work in h.in_flight.values())
+    def count_suspects(self) -> int:
+        """Samples with strikes that are in flight."""
+        return sum(work.strikes > 0 for h in self.handles for work in h.in_flight.values())
 
     def facts(self) -> dict[str, Any]:
         return next((h.facts for h in self.handles if h.ready), {})
@@ -97,8 +97,11 @@ class Engines:
         ready = [h for h in ready if len(h.in_flight) < self.window]
         return min(ready, key=lambda h: len(h.in_flight), default=None)
 
-    def may_take_suspect(self, work: Work) -> EngineHandle | None:
-        """The isolator, if `work` may be sent to it together with what is in flight there."""
+    def may_take_suspect(self, work: Work, window: int) -> EngineHandle | None:
+        """The isolator, if `work` may be sent to it together with what is in flight there.
+
+        `window` bounds how many suspects with one strike are in flight.
+        """
         handle = self.isolator()
         if handle is None:
             return None
@@ -107,7 +110,7 @@ class Engines:
             if not in_flight and not handle.proven:
                 self._probe(handle)
             return handle if not in_flight and handle.proven else None
-        crowd = len(in_flight) >= SUSPECT_WINDOW or any(w.strikes != 1 for w in in_flight)
+        crowd = len(in_flight) >= window or any(w.strikes != 1 for w in in_flight)
         return None if crowd else handle
 
     def assign(self, handle: EngineHandle, work: Work) -> None:

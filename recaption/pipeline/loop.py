@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections import Counter
@@ -62,6 +63,7 @@ class Pipeline:
         self.alarm = Alarm(spec.config.data.alarm)
         self.low_water = 2 * (self.engines.window * len(devices) + CHUNK * workers)
         self.numbers = itertools.count()
+        self.most_suspected = 0  # samples with strikes at a time, since there were none
         self.parked: list[Work] = []  # suspects that wait until more is captioned
         self.parked_at = 0
         self.counts: Counter[str] = Counter()  # samples settled, by state
@@ -115,22 +117,30 @@ class Pipeline:
         return Work(next(self.numbers), shard, index, strikes=shard.strikes.get(index, 0))
 
     def _feed(self) -> None:
-        """Fill every engine's window, suspects apart from the others."""
+        """Fill every engine's window, suspects apart from the others.
+
+        As many suspects at once as the square root of their number: then those of a second death,
+        which go one at a time, are as few as the windows before them.
+        """
         suspects, ready = self.preparation.suspects, self.preparation.ready
-        while suspects and (handle := self.engines.may_take_suspect(suspects[0])):
+        suspected = self._suspected()
+        self.most_suspected = max(self.most_suspected, suspected) if suspected else 0
+        window = math.isqrt(max(0, self.most_suspected - 1)) + 1
+        while suspects and (handle := self.engines.may_take_suspect(suspects[0], window)):
             self.engines.assign(handle, suspects.popleft())
-        suspected = bool(ready) and self._suspected()
-        while ready and (handle := self.engines.room(suspects=suspected)):
+        while ready and (handle := self.engines.room(suspects=suspected > 0)):
             self.engines.assign(handle, ready.popleft())
         self.engines.send()
 
-    def _suspected(self) -> bool:
-        """Whether a sample with strikes is on its way to an engine, or in one.
+    def _suspected(self) -> int:
+        """How many samples with strikes are on their way to an engine, or in one.
 
         This searches all samples only if an engine died or a journal had strikes.
         """
         possible = self.engines.restarts or any(s.strikes for s in self.open_shards.open)
-        return bool(possible) and (self.preparation.has_suspects() or self.engines.has_suspects())
+        if not possible:
+            return 0
+        return self.preparation.count_suspects() + self.engines.count_suspects()
 
     def _receive(self) -> None:
         publishers = self.open_shards.connections()

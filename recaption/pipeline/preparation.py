@@ -56,10 +56,10 @@ class Preparation:
         busy = any(self.pool.at_work())
         return not (busy or self.retry_queue or self.ready or self.suspects)
 
-    def has_suspects(self) -> bool:
-        """Whether a sample with strikes is being prepared, or waits for it or for an engine."""
+    def count_suspects(self) -> int:
+        """Samples with strikes that are being prepared, or wait for it or for an engine."""
         chunks = chain([self.retry_queue, self.suspects], self.pool.at_work())
-        return any(work.strikes for chunk in chunks for work in chunk)
+        return sum(work.strikes > 0 for chunk in chunks for work in chunk)
 
     def fill(self, fresh: Callable[[], Work | None]) -> None:
         """Keep every worker busy while there is work and room."""
