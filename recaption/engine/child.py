@@ -119,7 +119,7 @@ class _Server:
         task.add_done_callback(self._finished)
 
     def _say(self, *message: Any) -> None:
-        """Send it together with whatever else comes up before the loop gets round to it."""
+        """Queue a message; all messages queued in one turn of the event loop are sent together."""
         if not self.unsaid:
             self.loop.call_soon(self._flush)
         self.unsaid.append(message)

@@ -17,7 +17,7 @@ BUILTIN = "builtin:"
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a run is frozen with; `files` identifies their content."""
+    """The model files with which a run is frozen; `files` identifies their content."""
 
     name: str
     path: str | None
@@ -52,7 +52,7 @@ def resolve(model: Model, *, needed: bool, rules: int) -> ModelFiles:
 
 
 def check_architectures(model: Model, files: ModelFiles) -> None:
-    """Raise UserError where a preset's keys would meet the files of another kind of model."""
+    """Raise UserError if the files are of another kind of model than the preset is for."""
     if model.architectures is None or files.path is None:
         return
     config = json.loads((model_folder(files.path) / "config.json").read_bytes())

@@ -1,4 +1,4 @@
-"""Hashes of a model folder's content: what tells two models apart without reading all of them."""
+"""A hash of a model folder's content that does not read all of the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf", ".pth")
 TEXTS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
-ADAPTER = "adapter_"  # begins the names of a LoRA adapter's files
+ADAPTER = "adapter_"  # prefix of the names of a LoRA adapter's files
 BLOCK = 64 << 10
 BLOCKS = 64
 LONGEST_HEADER = 100 << 20  # safetensors' own bound

@@ -1,4 +1,4 @@
-"""Models on the Hub: a snapshot of one commit, downloaded once, and what is wrong where it can't be."""
+"""Models on the Hub: the snapshot of a commit is downloaded once; errors say what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recaption.errors import UserError, bad_value
 
 NO_SOURCE = "model.path: a model needs model.path (a folder) or model.repo (on the Hub)"
 OTHER_WEIGHTS = ["*.pth", "*.gguf", "original/*", "consolidated*"]
-SECONDS = 10.0  # that a question of mere interest may take
+SECONDS = 10.0  # timeout of a question whose answer is not needed
 
 
 def snapshot_here(model: Model) -> Path | None:
@@ -37,9 +37,9 @@ def snapshot_here(model: Model) -> Path | None:
 
 
 def snapshot(model: Model) -> tuple[Path, str]:
-    """The folder and the commit of model.repo at model.revision, downloaded where it is not there.
+    """The folder and the commit of model.repo at model.revision, downloaded if it is not there.
 
-    Raises UserError that says what is wrong.
+    Raises UserError with the cause if that fails.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -64,7 +64,7 @@ def snapshot(model: Model) -> tuple[Path, str]:
 
 
 def at_commit(model: Model, frozen: Mapping[str, Any], *, named: bool) -> Model:
-    """The model of a run that exists, at the commit that the run was made with.
+    """The model of an existing run, at the commit with which the run was made.
 
     Says in a line where the branch has moved on since. Raises UserError where the revision that was
     `named` is another commit.
@@ -89,7 +89,7 @@ def at_commit(model: Model, frozen: Mapping[str, Any], *, named: bool) -> Model:
 
 
 def _newest(model: Model, branch: str) -> Any:
-    """The commit that a branch has now; None where the Hub does not say."""
+    """The commit that a branch has now; None if the Hub does not say."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -133,7 +133,7 @@ def _readable(model: Model, error: Exception) -> UserError:
 
 
 def _check_whole(folder: Path, model: Model) -> None:
-    """Every weight file that the index names is there."""
+    """Raise UserError if a weight file that the index names is missing."""
     for index in folder.glob("*.index.json"):
         names = set(json.loads(index.read_text())["weight_map"].values())
         missing = sorted(n for n in names if not (folder / n).exists())

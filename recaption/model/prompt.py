@@ -1,7 +1,7 @@
 """Prompt texts with per-sample fields: `{caption}`, `{json.FIELD}`, `{captions.NAME}`; `{{` is `{`.
 
-`{json.A.B}` is a field inside of another, or one of that whole name. `{FIELD|WORD}` is WORD for the
-samples that lack the field.
+`{json.A.B}` is the field named `A.B`, or else the field B inside A. `{FIELD|WORD}` is replaced by WORD
+for samples that lack the field.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOKEN = re.compile(r"\{\{|\}\}|\{(?P<field>[^{}]*)\}|[{}]")
 
 @dataclass(frozen=True)
 class Field:
-    """Something to be filled in, such as `json.A.B`; `word` stands for it where it is missing."""
+    """A field to be filled in, such as `json.A.B`; `word` replaces it in samples that lack it."""
 
     path: str
     word: str | None = None
@@ -40,7 +40,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Values:
-    """What a sample offers to a prompt's fields; `caption` is None where it has none."""
+    """A sample's values for the fields of prompts; `caption` is None if it has none."""
 
     caption: str | None
     json: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Values:
 
 @lru_cache(maxsize=256)
 def pieces(text: str, rules: Rules = TODAYS) -> tuple[str | Field, ...]:
-    """A prompt's text as literal texts and fields; ValueError for a brace that is neither."""
+    """A prompt's text as a sequence of literal texts and fields; ValueError for a stray brace."""
     found: list[str | Field] = []
     end = 0
     for token in TOKEN.finditer(text):
@@ -76,7 +76,7 @@ def pieces(text: str, rules: Rules = TODAYS) -> tuple[str | Field, ...]:
 
 
 def literals_of(text: str) -> list[str]:
-    """What a prompt's text says between its fields."""
+    """The literal texts between a prompt's fields."""
     return [piece for piece in pieces(text) if isinstance(piece, str)]
 
 
@@ -100,7 +100,7 @@ def fields_of(prompt: Prompt) -> list[Field]:
 
 
 def has_fields(prompt: Prompt) -> bool:
-    """Whether something of the sample is filled in; the prompt was checked."""
+    """Whether a prompt, which was checked before, has fields."""
     return bool(fields_of(prompt))
 
 
@@ -120,7 +120,7 @@ def check_prompts(prompts: Sequence[Prompt]) -> None:
 def fill(text: str, values: Values, clean: Callable[[str], str], longest: int | None = None) -> str:
     """The text with its fields filled in, each cut to `longest` characters.
 
-    `clean` makes a foreign value harmless to the model. Raises SampleError when the sample lacks a
+    `clean` removes the model's special tokens from a value. Raises SampleError when the sample lacks a
     field.
     """
     filled = []

@@ -1,4 +1,4 @@
-"""What is noteworthy about a caption, as flags stored with it.
+"""Flags, stored with a caption, that say what is noteworthy about it.
 
 truncated   the engine stopped at sampling.max_tokens (`finish_reason` is `length`)
 empty       no letter and no digit
@@ -30,7 +30,7 @@ from recaption.engine.base import Caption
 from recaption.model.prompt import literals_of
 
 NGRAM = 5  # words
-LONGEST_UNIT = 24  # words that a loop may consist of
+LONGEST_UNIT = 24  # words in the unit that a loop repeats
 SHORTEST_ECHO = 4  # words
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 CHARACTERS = re.compile(r"(\S.{1,30}?)\1{7}", re.DOTALL)
@@ -68,7 +68,7 @@ REFUSALS = (
     r"(?:this|the) (?:request|content|image) (?:violates|goes against)\b",
 )
 REFUSAL = re.compile(rf"(?:^|[.!?:\n]\s*|, but )(?:{'|'.join(REFUSALS)})")
-SYSTEMS = {  # beginnings of Unicode's character names
+SYSTEMS = {  # prefixes of Unicode character names
     "latin": ("LATIN", "FULLWIDTH LATIN", "FEMININE", "MASCULINE", "MODIFIER"),
     "cyrillic": ("CYRILLIC",),
     "greek": ("GREEK",),
@@ -83,7 +83,7 @@ SYSTEMS = {  # beginnings of Unicode's character names
 
 
 class Checks:
-    """The checks of a run, with what they need of its prompts."""
+    """A run's checks, with the parts of its prompts that they need."""
 
     def __init__(self, settings: Quality, prompts: Sequence[Prompt]) -> None:
         self.settings = settings
@@ -171,7 +171,7 @@ def _parts(prompt: Prompt) -> list[list[str]]:
 
 def _loops(found: Sequence[str], repeats: int) -> bool:
     for unit in range(1, min(LONGEST_UNIT, len(found) // repeats) + 1):
-        equal = 0  # successive words that are the same as one unit before
+        equal = 0  # successive words that equal the word one unit before
         for i in range(unit, len(found)):
             equal = equal + 1 if found[i] == found[i - unit] else 0
             if equal >= unit * (repeats - 1):

@@ -1,4 +1,4 @@
-"""The pool of preparation workers and the shared memory that bounds what they make."""
+"""The pool of preparation workers, and the shared memory that bounds what they prepare."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from recaption.run.columns import SCORE
 from recaption.run.rows import REJECTED
 
 CHUNK = 4  # samples per message to a worker
-LEARN = 32  # results before the worst case gives way to what was seen
+LEARN = 32  # results after which sizes seen replace the worst case as the guess of a payload's size
 MARGIN = 1.1
-ODD_AT_START = 8  # failures for no fault of the samples, without a success, that end the task
+ODD_AT_START = 8  # failures that are no sample's fault, before any success, that end the task
 FIXED_BYTES = 1 << 18
-BYTES_PER_PIXEL = 15  # three float32 channels and a quarter for patches' padding
+BYTES_PER_PIXEL = 15  # three float32 channels, and a quarter more for the padding of patches
 
 
 class Preparation:
-    """Turns works into payloads in shared memory; settled or ready ones go to the two callbacks."""
+    """Prepares works in a pool of worker processes; ready ones wait in `ready` or `suspects`."""
 
     def __init__(self, spec: Spec, workers: int) -> None:
         self.stages = stages_of(spec.prompts)
@@ -39,7 +39,7 @@ class Preparation:
         self.largest = self.results = self.odd = 0
         self.succeeded = False
         seconds = spec.config.image.decode_seconds
-        threads = max(1, (cpus() - 1) // workers)  # of each worker's ONNX models
+        threads = max(1, (cpus() - 1) // workers)  # per worker, for its ONNX models
         self.pool = children.Pool(worker.main, (spec, self.memory.path, threads), workers, seconds)
         self.retry_queue: deque[Work] = deque()  # to be prepared before any fresh work
         self.ready: deque[Work] = deque()
@@ -52,7 +52,7 @@ class Preparation:
         return len(self.retry_queue) + len(self.ready)
 
     def idle(self) -> bool:
-        """Nothing is being prepared, and nothing waits for it or for an engine."""
+        """Whether nothing is being prepared or waits for preparation or for an engine."""
         busy = any(self.pool.at_work())
         return not (busy or self.retry_queue or self.ready or self.suspects)
 
@@ -85,11 +85,11 @@ class Preparation:
         return [] if outcome is None else self._outcome(*outcome)
 
     def expire(self) -> list[Work]:
-        """As receive, for workers that took too long."""
+        """As receive, for workers that took too long and were killed."""
         return [work for outcome in self.pool.expire() for work in self._outcome(*outcome)]
 
     def release(self, work: Work) -> None:
-        """The engine has its copy, or nobody needs it any more."""
+        """Free a payload's memory: the engine has a copy, or nobody needs it any more."""
         if work.offset is not None:
             self.memory.release(work.offset)
             work.offset, work.length = None, 0
@@ -99,7 +99,10 @@ class Preparation:
         self.memory.close()
 
     def _next(self, fresh: Callable[[], Work | None]) -> Work | None:
-        """Suspects first: what is ready waits for them, and the room that it takes for them, too."""
+        """The next work to prepare: suspects, then retries, then fresh ones.
+
+        Suspects come first because ready samples, and the memory that they hold, wait for them.
+        """
         suspect = next((work for work in self.retry_queue if work.strikes), None)
         if suspect is not None:
             self.retry_queue.remove(suspect)
@@ -165,7 +168,8 @@ class Preparation:
             )
         work.offset = self.memory.allot(self.guess)
         while work.offset is None and work.strikes and self.ready:
-            fresh = self.ready.pop()  # suspects must not wait for those that wait for them
+            # ready samples wait for suspects, so they give up their memory
+            fresh = self.ready.pop()
             self.release(fresh)
             self.retry_queue.append(fresh)
             work.offset = self.memory.allot(self.guess)

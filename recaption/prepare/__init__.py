@@ -1,1 +1,1 @@
-"""From a sample's place in a shard to what an engine takes: a pure, repeatable function."""
+"""Preparation: reads a sample from its shard and makes an engine's input of it, repeatably."""

@@ -1,4 +1,4 @@
-"""Child processes of a task, all from one forkserver that has the heavy imports behind it."""
+"""Child processes of a task, forked from one forkserver that has done the slow imports."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from recaption.prepare.worker import READY
 
 CONTEXT = multiprocessing.get_context("forkserver")
 DEATHS_IN_A_ROW = 20
-# Pillow and the C library keep what a picture took for the next one, within these bounds (blocks of
-# 16 MB, bytes): a quarter of the time of preparing one. The environment's own settings win.
+# Let Pillow and the C library keep freed memory for the next picture instead of returning it to the
+# system, which takes a quarter of the preparation time. Pillow keeps up to 4 blocks of 16 MB; the other
+# two values are in bytes. Variables that the environment sets already win.
 MEMORY = {
     "PILLOW_BLOCKS_MAX": "4",
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
@@ -36,7 +37,7 @@ STOP_SIGNALS = {signal.SIGUSR2, signal.SIGTERM, signal.SIGINT}
 
 
 def set_up(spec: Spec) -> None:
-    """Prepare the forkserver: what it imports, and its environment. Once per task."""
+    """Set the forkserver's imports and environment, and start it. Called once per task."""
     os.environ.update(
         {
             preload.VARIABLE: spec.to_json(),
@@ -56,10 +57,10 @@ def set_up(spec: Spec) -> None:
 
 @contextlib.contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Slurm signals every process of a step: children start with those signals blocked for good.
+    """Start children with the stop signals blocked, since Slurm sends them to every process of a step.
 
-    The resource tracker unblocks some at its first start, so it is started and they are blocked
-    again.
+    The resource tracker unblocks some of them at its first start, so it is started here and they are
+    blocked again.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     resource_tracker.ensure_running()
@@ -97,7 +98,7 @@ class Worker:
     process: BaseProcess
     connection: Connection
     jobs: deque[tuple[Any, Any]] = field(default_factory=deque)  # (job, tag) sent, oldest first
-    since: float = 0.0  # when the oldest one became the oldest
+    since: float = 0.0  # when the worker began with the oldest one
     ready: bool = False
 
 
@@ -107,7 +108,7 @@ def _send(worker: Worker, job: Any) -> None:
 
 
 def _items(job: Any) -> int:
-    """Jobs are single or in chunks; a chunk gets the time of all its items."""
+    """How many items a job has: one, or those of a chunk, which may take the time of all."""
     return len(job) if isinstance(job, list) else 1
 
 

@@ -1,8 +1,8 @@
-"""JPEGs by libjpeg-turbo with its warnings, which tell half a picture from a whole one.
+"""Decodes JPEGs with libjpeg-turbo, whose warnings tell truncated pictures from whole ones.
 
-Pillow passes no warning on: a scan that is cut, with an end mark behind it, is a gray part there.
-libjpeg warns of sound pictures, too (parameters of a scan that phones write wrongly, stray bytes),
-and tells only the first of its warnings.
+Pillow hides these warnings: a truncated scan followed by an end marker becomes a gray area. But libjpeg
+also warns of sound pictures (wrong scan parameters that phones write, stray bytes), and reports only
+its first warning.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from recaption.errors import SampleError
 EARLY = "damaged image: the JPEG's data end early"
 MARKER = re.compile(rb"\xff+[^\x00\xff]")
 SEQUENTIAL, RESTARTS, END, SCAN = (0xC0, 0xC1), range(0xD0, 0xD8), 0xD9, 0xDA
-TEXTS = (*range(0xE0, 0xF0), 0xFE)  # applications' segments and comments
+TEXTS = (*range(0xE0, 0xF0), 0xFE)  # markers of application segments and comments
 FILLINGS = bytes(64), bytes([0xAA]) * 64
 
 
 def read(content: bytes, image: PIL.Image.Image, step: int) -> PIL.Image.Image | None:
-    """The pixels of an opened JPEG at 1/step of its sides; None where Pillow has to decode it.
+    """The pixels of an opened JPEG at 1/step of its sides; None if Pillow has to decode it.
 
-    Raises SampleError where the data end before the picture does.
+    Raises SampleError if the data end before the picture is complete.
     """
     colors = "CMYK" if image.mode == "CMYK" else "RGB"
     width, height = -(-image.width // step), -(-image.height // step)
@@ -41,7 +41,7 @@ def read(content: bytes, image: PIL.Image.Image, step: int) -> PIL.Image.Image |
             return None
     if pixels.shape[:2] != (height, width):
         return None
-    raw = "CMYK;I" if colors == "CMYK" else colors  # Adobe's, as all that is CMYK
+    raw = "CMYK;I" if colors == "CMYK" else colors  # inverted, as Adobe writes CMYK
     return PIL.Image.frombuffer(colors, (width, height), pixels, "raw", raw, 0, 1)
 
 
@@ -51,9 +51,9 @@ def _tells_early_end(error: ValueError) -> bool:
 
 
 def _ends_early(content: bytes, colors: str) -> bool:
-    """Whether data are missing, when libjpeg's first warning was of something else.
+    """Whether data are missing although libjpeg's first warning was about something else.
 
-    Then the picture depends on what is written behind the data of its scans.
+    If so, the decoded picture depends on the bytes that are put behind the data of its scans.
     """
     try:
         simplejpeg.decode_jpeg(_bare(content), colors)
@@ -73,9 +73,9 @@ def _ends_early(content: bytes, colors: str) -> bool:
 
 
 def _bare(content: bytes, filling: bytes = b"") -> bytes:
-    """What a decoder needs of the file, with `filling` behind the data of its scans.
+    """The parts of the file that a decoder needs, with `filling` behind the data of its scans.
 
-    Texts are left out, and a sequential scan gets the parameters that it has to have.
+    Comments and application data are left out, and sequential scans get correct parameters.
     """
     parts, begun, in_scan, sequential = [content[:2]], 2, False, False
     while marker := MARKER.search(content, begun):

@@ -1,4 +1,4 @@
-"""From what an ONNX model gives to one number per picture."""
+"""Turns the output of an ONNX model into one score per picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY_BOXES, FEW_CLASSES = 1000, 512
 
 
 def table(values: Array, scorer: Scorer) -> Array:
-    """N×classes×boxes, float64; without `reduce` all numbers of a picture are classes."""
+    """The output as N×classes×boxes in float64; without `reduce` all numbers are classes."""
     if scorer.reduce is None or scorer.class_axis is None:
         return values.astype(np.float64).reshape(len(values), -1, 1)
     classes = np.moveaxis(values.astype(np.float64), scorer.class_axis, 1)
@@ -37,15 +37,15 @@ def score(boxes: Array, scorer: Scorer) -> float:
 
 
 def significant(score: float) -> float:
-    """Seven significant digits, which is what float32 has."""
+    """A score rounded to seven significant digits, the precision of float32."""
     return float(f"{score:.7g}")
 
 
 def class_axis(declared: list[Any], shape: tuple[int, ...]) -> int | None:
-    """The axis of an output that has the classes, where that is plain.
+    """The axis of an output along which the classes lie; None if that is not clear.
 
-    It is the only one whose length the model fixes, or, of two that it fixes, the short one where
-    the other is as long as a detector's boxes are many.
+    It is the only axis of fixed length, or the short one of two if the other is so long that it holds
+    a detector's boxes.
     """
     fixed = [n for n, length in enumerate(declared) if n > 0 and isinstance(length, int)]
     if len(fixed) == 1:

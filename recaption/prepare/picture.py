@@ -1,4 +1,4 @@
-"""Decoding a picture of unknown origin into capped RGB, by stated rules.
+"""Decodes pictures of unknown origin to RGB of limited size, by these rules.
 
 The formats of `image.formats` by their content, whatever the extension. The header's size is
 checked before any decoding. Animated: the first frame. 16-bit: scaled to 8. Transparent:
@@ -34,16 +34,16 @@ TURNS = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
-LYING = (5, 6, 7, 8)  # orientations that swap width and height
+LYING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 STEPS = (8, 4, 2, 1)  # fractions of its sides at which a JPEG can be decoded
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-PIL.Image.MAX_IMAGE_PIXELS = None  # image.max_source_pixels decides
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there is a process for each core
+PIL.Image.MAX_IMAGE_PIXELS = None  # image.max_source_pixels is the limit
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each core has a process already
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture; `width` and `height` are the source's as displayed, before the cap."""
+    """A decoded picture; `width` and `height` are those of the source as displayed."""
 
     rgb: PIL.Image.Image
     width: int
@@ -59,12 +59,13 @@ def decode(
 ) -> Picture:
     """Decode, orient, convert to RGB and scale down to `max_pixels`.
 
-    `look` is shown the whole picture in RGB as it is stored, before it is turned and scaled.
+    `look` is called with the whole RGB picture as stored, before it is oriented and scaled.
     Raises SampleError with the reason for anything that the rules do not allow.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which is not ours
+            # Pillow warns about odd metadata, which does not matter here
+            warnings.simplefilter("ignore")
             return _decode(content, rules, max_pixels, min_side, look)
     except SampleError:
         raise
@@ -103,7 +104,7 @@ def _decode(
 
 
 def _allowed(width: int, height: int, rules: Rules, max_pixels: int, min_side: int) -> float:
-    """The scale at which a picture of this size is shown; SampleError where the rules forbid it."""
+    """The scale at which the model sees a picture; SampleError if the rules reject its size."""
     if width * height > rules.max_source_pixels:
         limit = f"image.max_source_pixels={rules.max_source_pixels}"
         raise SampleError(f"image of {width}×{height} pixels is over {limit}")
@@ -117,7 +118,7 @@ def _allowed(width: int, height: int, rules: Rules, max_pixels: int, min_side: i
 
 
 def _step(width: int, height: int, scale: float) -> int:
-    """The smallest fraction of its sides that is still as large as the picture will be."""
+    """The largest step in STEPS at which the decoded picture is not smaller than the scaled one."""
     most = min(width // math.ceil(width * scale), height // math.ceil(height * scale))
     return next(step for step in STEPS if step <= most)
 
@@ -143,13 +144,13 @@ def _orientation(image: PIL.Image.Image) -> int:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """JPEG, PNG or WebP."""
+    """Names as text, such as `JPEG, PNG or WebP`."""
     *others, last = [name.replace("WEBP", "WebP") for name in names]
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def to_rgb(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Image:
-    """Any mode as 8-bit RGB."""
+    """A picture of any mode as 8-bit RGB."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in DEEP:
@@ -164,7 +165,7 @@ def to_rgb(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Ima
 
 
 def capped(rgb: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
-    """Scaled down to at most `max_pixels`, in its own aspect ratio."""
+    """A picture scaled down to at most `max_pixels`, keeping its aspect ratio."""
     if rgb.width * rgb.height <= max_pixels:
         return rgb
     scale = math.sqrt(max_pixels / (rgb.width * rgb.height))

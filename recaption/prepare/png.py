@@ -1,4 +1,4 @@
-"""What a PNG carries beside its picture, within bounds."""
+"""Bounds on the texts and profiles in a PNG."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-LARGEST = 1 << 20  # bytes of one text or profile, unpacked, which is Pillow's own bound
-ROOM = 16 << 20  # bytes of all that are unpacked, kept or not
+LARGEST = 1 << 20  # bytes of one unpacked text or profile; Pillow's own limit
+ROOM = 16 << 20  # bytes of all texts and profiles that are unpacked, kept or not
 
 
 def without_large_texts(content: bytes) -> bytes:
-    """The same picture; texts and profiles over the bounds, which Pillow refuses, are left out."""
+    """The same picture without texts and profiles over the bounds, which Pillow refuses."""
     if not content.startswith(SIGNATURE):
         return content
     parts, begun, room = [], 0, ROOM
@@ -27,7 +27,7 @@ def without_large_texts(content: bytes) -> bytes:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each chunk that is whole."""
+    """Kind, start and end of each complete chunk."""
     start = len(SIGNATURE)
     while start + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, start)
@@ -39,7 +39,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _size(kind: bytes, data: bytes) -> int:
-    """Bytes that a chunk unpacks to, more than LARGEST at most by one."""
+    """Bytes that a chunk unpacks to; LARGEST + 1 stands for any larger size."""
     packed = UNPACKED[kind](data)
     if packed is None:
         return len(data)
@@ -52,12 +52,12 @@ def _size(kind: bytes, data: bytes) -> int:
 
 
 def _after_name(data: bytes) -> bytes | None:
-    """Behind a name, its NUL and the number of the method."""
+    """The data of a chunk after a name, its NUL and the compression method."""
     return data.partition(b"\0")[2][1:]
 
 
 def _international(data: bytes) -> bytes | None:
-    """Behind a name, a flag, the method, a language and a translated name, if it is packed."""
+    """The compressed data of an iTXt chunk, after its header fields; none if not compressed."""
     rest = data.partition(b"\0")[2]
     return rest[2:].split(b"\0", 2)[-1] if rest[:1] not in (b"", b"\0") else None
 

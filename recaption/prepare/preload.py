@@ -1,6 +1,6 @@
 """Imported once by the forkserver: builds the renderer there, so that workers start at once.
 
-It renders a picture, too: what libraries say once in each process is then said once in a task's log.
+It also renders a picture, so that messages which libraries print once per process appear once per task.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ if VARIABLE in os.environ:
         spec = Spec.from_json(os.environ[VARIABLE])
         own_picture(preload(spec), spec.prompts)
     except SampleError:
-        pass  # a prompt that is too long before anything is filled in is each sample's own matter
+        pass  # the prompt is too long even without fields; each sample reports that
     except Exception:  # noqa: BLE001 - workers meet it again and report it to the task
         traceback.print_exc()

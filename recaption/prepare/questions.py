@@ -1,4 +1,4 @@
-"""What a sample is asked: its prompts with the fields filled in, and cut where they are too long."""
+"""The questions of a sample: its prompts with fields filled in, and cut if they are too long."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from recaption.engine.base import Question, Renderer
 from recaption.errors import TooLong
 from recaption.model.prompt import Values, fill, has_fields
 
-MOST = 16  # characters for each token of the context, beyond which nothing fits
+MOST = 16  # characters per token of the context; longer fields certainly do not fit
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Prompts, and what a sample offers to their fields."""
+    """Prompts, and a sample's values for their fields."""
 
     prompts: Sequence[Prompt]
     values: Values
@@ -30,7 +30,7 @@ class Asked:
     def payload(
         self, renderer: Renderer, rgb: PIL.Image.Image, picture: str
     ) -> tuple[Any, tuple[str, ...]]:
-        """What the engine takes, and the names of the prompts whose fields were cut.
+        """The engine's input, and the names of the prompts whose fields were cut.
 
         Raises SampleError where a sample lacks a field, and TooLong where a prompt does not fit the
         context even without its fields.
@@ -58,11 +58,11 @@ class Asked:
         return Question(prompt.name, system, text, self.attempt, self.temperature, reserve)
 
     def _reserve(self) -> int:
-        """Tokens that fields leave for the answer: all that it may have, up to half of the context."""
+        """Tokens that fields leave for the answer: max_tokens, but at most half of the context."""
         return min(self.config.sampling.max_tokens, self.config.model.max_model_len // 2)
 
     def _cut(self, name: str, over: int, renderer: Renderer) -> Question:
-        """The question with its longest fields cut by so many tokens, or to nothing."""
+        """The question with its longest fields shortened by `over` tokens, or to nothing."""
         prompt = next(p for p in self.prompts if p.name == name)
 
         def tokens(longest: int) -> int:

@@ -43,7 +43,7 @@ class Model:
         self.std = np.asarray(scorer.std, np.float32)
 
     def tensor(self, rgb: PIL.Image.Image) -> Array:
-        """A picture as the model takes it, 3×H×W or H×W×3."""
+        """A picture as the model's input, 3×H×W or H×W×3."""
         small = rgb.resize((self.width, self.height), self.resampling)
         values = (np.asarray(small, np.float32) / self.scorer.scale - self.mean) / self.std
         if self.scorer.channels == "bgr":
@@ -57,7 +57,7 @@ class Model:
         return [score(row, self.scorer) for row in table(self.outputs(tensors), self.scorer)]
 
     def outputs(self, tensors: Sequence[Array]) -> Array:
-        """The model's output for these pictures, in one run where its batch size is free."""
+        """The model's output for these pictures, in one run unless its batch size is fixed."""
         size = self.batch or len(tensors)
         found = []
         for start in range(0, len(tensors), size):
@@ -68,9 +68,9 @@ class Model:
         return np.concatenate(found)
 
     def verdict(self, score: float | None) -> str:
-        """Why a picture with this score is filtered; empty where it stays.
+        """Why a picture with this score is filtered; '' if it stays.
 
-        Raises SampleError where there is none.
+        Raises SampleError if there is no score.
         """
         if score is None:
             raise SampleError(f"{self.key}.path: the model's score is not a finite number")
@@ -88,7 +88,7 @@ def load(config: Config, threads: int) -> list[Model]:
 
 
 def pin_scorers(config: Config, *, exists: bool = False) -> None:
-    """Try every scorer on drawn pictures, and fix in `config` its path, its hash, and its class.
+    """Try every scorer on drawn pictures, and set its path, hash and class in `config`.
 
     Tasks then fail rather than score with another file. Raises UserError; for a run that `exists`,
     outputs that fit no kind are only said, and its scores stay what they were.

@@ -1,7 +1,7 @@
-"""Trying a scorer on drawn pictures, before anything is submitted.
+"""Tries a scorer on drawn pictures, before anything is submitted.
 
-What its outputs are is not written in an ONNX file, and a wrong guess gives scores that look right:
-what has been a softmax already and goes through another one stays below what it was.
+An ONNX file does not say what its outputs are, and a wrong guess gives scores that look plausible:
+probabilities that go through a second softmax, for example, are only lowered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Trial:
-    """What a model gave for the drawn pictures."""
+    """A model's output for the drawn pictures."""
 
     key: str  # the section of the scorer's keys
     scorer: Scorer
@@ -39,7 +39,7 @@ class Trial:
 
 
 def drawn() -> list[PIL.Image.Image]:
-    """Pictures that have little in common."""
+    """Drawn pictures that have little in common."""
     plain = [PIL.Image.new("RGB", SIZE, color) for color in ("black", "white", "orange")]
     rng = np.random.default_rng(17)
     noise = PIL.Image.fromarray(rng.integers(0, 256, (*SIZE[::-1], 3), np.uint8))
@@ -54,7 +54,7 @@ def drawn() -> list[PIL.Image.Image]:
 
 
 def settled(trial: Trial) -> Scorer:
-    """The scorer with its class and the axis of the classes; UserError where it fits no kind."""
+    """The scorer with its class and class axis; UserError if the outputs do not fit its kind."""
     scorer = _with_axis(trial)
     rows = table(trial.values, scorer)
     if not np.isfinite(rows).all():
@@ -67,7 +67,7 @@ def settled(trial: Trial) -> Scorer:
 
 
 def _with_axis(trial: Trial) -> Scorer:
-    """Which axis has the classes; without `reduce` no other one may be longer than one."""
+    """The scorer with the axis of its classes; without `reduce` all other axes have length 1."""
     scorer, shape = trial.scorer, trial.values.shape
     long = [n for n in range(1, len(shape)) if shape[n] > 1]
     if scorer.reduce is None:
@@ -107,7 +107,7 @@ def _refuse_second_softmax(trial: Trial, rows: Array) -> None:
 
 
 def _with_class(trial: Trial, scorer: Scorer, count: int) -> Scorer:
-    """Which of the numbers is scored; None where there is only one."""
+    """The scorer with the position of its score; None if the model gives one number only."""
     key, kind = f"{trial.key}.class", scorer.kind
     needed, most = f"{trial.kind_key}={kind} needs one", 1
     if kind in ("softmax", "probability") and not scorer.reduce:
@@ -123,7 +123,7 @@ def _with_class(trial: Trial, scorer: Scorer, count: int) -> Scorer:
 
 
 def _check_range(trial: Trial, looked: Array) -> None:
-    """Refuse what is no probability, and say what looks as if it were one already."""
+    """Refuse values that are no probabilities, and warn of logits that look like probabilities."""
     kind, low, high = trial.scorer.kind, float(looked.min()), float(looked.max())
     within = low >= -ROUNDING and high <= 1 + ROUNDING
     seen = f"its outputs for drawn pictures are {low:.4g} to {high:.4g}"

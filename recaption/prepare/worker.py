@@ -1,4 +1,4 @@
-"""A preparation worker: reads, decodes, scores and renders chunks of samples, forever repeatable."""
+"""A preparation worker: reads, decodes, scores and renders chunks of samples, repeatably."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ READY = "ready"
 
 @dataclass(frozen=True)
 class Descriptor:
-    """The unit of work: one sample, where it is, which prompts to ask, where to put the result."""
+    """The unit of work: a sample's place, the prompts to ask, and where to put the result."""
 
     number: int
     shard: int  # number of the open shard, for the cache of open files
@@ -48,29 +48,29 @@ class Descriptor:
     size: int
     captions: dict[str, str] = field(default_factory=dict)  # answers that prompts may refer to
     attempt: int = 0
-    temperature: float | None = None  # in place of the run's
-    scored: bool = False  # an earlier preparation has scored it
+    temperature: float | None = None  # instead of sampling.temperature
+    scored: bool = False  # its scores are known from an earlier preparation
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of a descriptor: `length` bytes at its offset, a status, or `needs` more room."""
+    """The result: `length` bytes at the offset, a final status, or how many bytes it `needs`."""
 
     number: int
     length: int = 0
     needs: int = 0
     status: str = ""
     reason: str = ""
-    odd: bool = False  # for a reason that no rule foresees, and so is a picture of our own
+    odd: bool = False  # failed for an unforeseen reason, and so did the built-in picture
     facts: dict[str, Any] = field(default_factory=dict)  # width, height, image_hash, scores
-    cut: tuple[str, ...] = ()  # prompts of which fields were cut
+    cut: tuple[str, ...] = ()  # prompts whose fields were cut
 
 
 _renderer: Renderer | None = None
 
 
 def preload(spec: Spec) -> Renderer:
-    """The process's renderer, built once; in a forkserver its children inherit it."""
+    """The process's renderer, built once; children of a forkserver inherit it."""
     global _renderer
     if _renderer is None:
         _renderer = make_renderer(spec)
@@ -97,7 +97,7 @@ def main(connection: Connection, spec: Spec, memory: str, threads: int) -> None:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Cap the data segment at what is in use now and `megabytes` more."""
+    """Limit the data segment to what is in use now and `megabytes` MiB more."""
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[5]) * resource.getpagesize()
     limit = used + (megabytes << 20)
@@ -128,10 +128,10 @@ class Preparer:
         self.scorers = scorers
         self.memory = os.open(memory, os.O_RDWR | os.O_CLOEXEC)
         self.files: OrderedDict[int, BinaryIO] = OrderedDict()
-        self.proven = False  # a picture of our own was prepared
+        self.proven = False  # the built-in picture was prepared
 
     def prepare_all(self, chunk: Sequence[Descriptor]) -> list[Prepared]:
-        """Read and decode all of them, score them as one batch, render those that stay."""
+        """Read and decode all samples, score them as one batch, and render those that are kept."""
         seen = [_Seen(d) for d in chunk]
         for one in seen:
             self._step(one, self._look)
@@ -141,7 +141,7 @@ class Preparer:
         return [one.result or Prepared(one.d.number) for one in seen]
 
     def _step(self, one: _Seen, action: Callable[[_Seen], None]) -> None:
-        """Do one thing with a sample, unless its end is known; what is raised is its end."""
+        """Do one step with a sample that has no final status; an exception becomes its final status."""
         number, facts = one.d.number, one.facts
         try:
             if one.result is None:
@@ -158,11 +158,11 @@ class Preparer:
             one.result = Prepared(number, status=REJECTED, reason=reason, odd=odd, facts=facts)
 
     def _works(self) -> bool:
-        """Whether at least a picture of our own can be prepared; then it is the samples that are odd."""
+        """Whether the built-in picture can be prepared; if so, failures are the samples' fault."""
         if not self.proven:
             try:
                 own_picture(self.renderer, list(self.prompts.values()))
-            except SampleError:  # too long a prompt is each sample's own matter
+            except SampleError:  # a prompt that is too long; each sample reports that
                 pass
             except Exception:  # noqa: BLE001 - as in _step
                 return False
@@ -213,7 +213,7 @@ class Preparer:
         one.result = Prepared(d.number, length=length, facts=one.facts, cut=cut)
 
     def _asked(self, d: Descriptor, reader: Reader) -> Asked:
-        """The descriptor's questions, with what the sample offers to their fields."""
+        """The descriptor's questions, with the sample's values for their fields."""
         prompts = [self.prompts[name] for name in d.prompts]
         values = Values(None, {}, d.captions, self.texts.by)
         if any(has_fields(p) for p in prompts):

@@ -30,7 +30,7 @@ from recaption.shard.located import readable
 from recaption.shard.patterns import patterns_of
 from recaption.shard.settings import settings_of
 
-SHAPE = {  # what shapes a shard, and the keys that say it
+SHAPE = {  # properties that shape a shard → the keys that set them
     "model": "model.name",
     "columns.prompts": "prompt.name",
     "image_keys": "data.image_keys",
@@ -41,7 +41,7 @@ SHAPE = {  # what shapes a shard, and the keys that say it
     "captions_only": "output.mode",
     "columns.scores": "scorers",
 }
-KEPT = ("prompt.name",)  # a retry's answers stand beside the run's own
+KEPT = ("prompt.name",)  # a retry's captions share columns with the run's
 INPUTS = ("data.shards", "data.max_samples")
 
 HELP = """\
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: _Options) -> bool:
-    """Have the configuration say where the inputs are; True if that is not where they were.
+    """Set the inputs' places in the configuration; True if they have moved.
 
     Raises UserError where it is not known, where one is another, and for commands that may not run.
     """
@@ -201,7 +201,7 @@ def _into_new(
 
 
 def _check_shape(run: Run, new: Run) -> None:
-    """Kept and new samples stand in the same shards, so what shapes a shard stays."""
+    """Raise UserError if a key that shapes shards changes: kept and new samples share shards."""
     before, after = settings_of(run), settings_of(new)
     parts = {key: attrgetter(name) for name, key in SHAPE.items()}
     changed = [key for key, part in parts.items() if part(before) != part(after)]
@@ -214,7 +214,7 @@ def _check_shape(run: Run, new: Run) -> None:
 
 
 def _affected(paths: RunPaths, state: RunState, options: _Options) -> set[str]:
-    """Published shards that hold a sample which is meant; sidecars are read where they may."""
+    """Published shards with a sample to be done again, found by their counts or their rows."""
     found = set()
     for name, counts in state.done.items():
         may = [s for s in options.statuses or STATES if counts.get(s, 1)]

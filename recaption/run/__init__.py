@@ -1,1 +1,1 @@
-"""A run directory: every path in it, and the files that describe a run and its shards."""
+"""The run directory: its paths, and the files that describe a run and its shards."""

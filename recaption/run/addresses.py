@@ -1,7 +1,7 @@
-"""Where inputs are, as far as it is no secret: what run.json, markers, logs and uploads say.
+"""The inputs' addresses without secrets, as run.json, markers, logs and uploads have them.
 
-A query signs a URL, and a command may hold anything. `https://host/a.tar?` stands for a URL whose
-query is not stored, `pipe:sha256:…` for a command, which its hash tells from others.
+The query of a URL may be a signature, and a command may contain anything. So the query is left out
+(`https://host/a.tar?`), and a command is replaced by its hash (`pipe:sha256:…`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ URL = re.compile(
 
 
 def public(url: str) -> str:
-    """An input's address without its secrets; one that has none, or has lost them, as it is."""
+    """An input's address without its secrets; unchanged if it has none."""
     if url.startswith(PIPE):
         known = url.startswith(HASHED)
         return url if known else HASHED + hashlib.sha256(url.encode()).hexdigest()
@@ -32,7 +32,7 @@ def public(url: str) -> str:
 
 
 def is_incomplete(url: str) -> bool:
-    """Whether an address lacks what its input cannot be read without."""
+    """Whether an address lacks secrets without which its input cannot be read."""
     return url.startswith(HASHED) or ("://" in url and url.endswith("?"))
 
 

@@ -1,4 +1,4 @@
-"""data.alarm: when so many samples are rejected or failed that their run is no success."""
+"""data.alarm: whether so many samples are rejected or failed that the run is no success."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from recaption.run.rows import FAILED, FILTERED, REJECTED, STATES
 from recaption.run.scan import RunState
 
 BAD = (REJECTED, FAILED)
-SHOWN = 3  # reasons
-KEY = "data.alarm"  # what every verdict begins with
+SHOWN = 3  # reasons in a message
+KEY = "data.alarm"  # every verdict begins with it
 
 
 def verdict(share: float, counts: Mapping[str, int], reasons: Counter[str], whose: str) -> str:
-    """Why samples counted by state are no success; empty where they are. `whose` ends the count."""
+    """Why samples with these counts by state are no success, or ''; `whose` says which samples."""
     bad = sum(counts.get(state, 0) for state in BAD)
     judged = sum(counts.get(state, 0) for state in STATES if state != FILTERED)
     if bad <= share * judged:

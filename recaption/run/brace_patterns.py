@@ -1,4 +1,4 @@
-"""Naming shards to trainers: brace patterns, and open_clip's command line."""
+"""Names of shards as trainers take them: brace patterns, and open_clip's command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_clip_command(root: Path, sizes: dict[str, int]) -> str:
 
 
 def shard_pattern(names: Sequence[str], before: str = "") -> str:
-    """One brace pattern where the names are consecutive numbers, else as few as it takes."""
+    """As few brace patterns as possible; one if the names are consecutive numbers."""
     pieces: list[str] = []
     run: list[str] = []
     for name in [*names, ""]:

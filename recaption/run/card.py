@@ -1,4 +1,4 @@
-"""What a whole run gets for its readers: sizes.json for open_clip, README.md as dataset card."""
+"""Files for the readers of a finished run: sizes.json for open_clip, README.md as dataset card."""
 
 from __future__ import annotations
 
@@ -74,8 +74,10 @@ HOME = "https://pypi.org/project/recaption"
 
 
 def complete(paths: RunPaths, run: Run, tag: str) -> bool:
-    """If every shard of the run has its marker: write sizes.json and the card where they are missing,
-    and remove what dead attempts left behind."""
+    """Write sizes.json and the card, unless they exist, if every shard of the run has its marker.
+
+    Also removes what dead attempts left behind.
+    """
     if len(paths.marked()) < len(run.shards):
         return False
     _sweep(paths)
@@ -89,8 +91,10 @@ def complete(paths: RunPaths, run: Run, tag: str) -> bool:
 
 
 def withdraw(paths: RunPaths, run: Run) -> None:
-    """Remove sizes.json and the card of a run that is about to be unfinished again; a card that was
-    edited stays."""
+    """Remove sizes.json and the card of a run that is about to be unfinished again.
+
+    A card that was edited stays.
+    """
     card = _files(paths, run)[paths.card]
     if shared.exists(paths.card) and shared.content(paths.card) == card:
         shared.remove(paths.card)
@@ -98,7 +102,7 @@ def withdraw(paths: RunPaths, run: Run) -> None:
 
 
 def _files(paths: RunPaths, run: Run) -> dict[Path, bytes]:
-    """What describes a whole run."""
+    """The files that describe a finished run, with their contents."""
     state = scan(paths, run)
     captions_mode = run.identity["output.mode"] == "captions"
     sizes = {
@@ -112,7 +116,7 @@ def _files(paths: RunPaths, run: Run) -> dict[Path, bytes]:
 
 
 def _sweep(paths: RunPaths) -> None:
-    """A run whose shards are all published needs none of these; who is still at it notices."""
+    """Remove files that a finished run does not need; an attempt that still uses them notices."""
     for folder in (paths.journals, paths.leases, paths.failures, paths.temporaries):
         for name in entries(folder):
             shared.remove(folder / name)
@@ -150,7 +154,7 @@ def _card(run: Run, license: str, sizes: dict[str, int], state: RunState) -> str
 
 
 def license_of(paths: RunPaths, run: Run) -> str:
-    """output.license of the run's last submission; of a run made from another one, of that one's."""
+    """output.license of the run's last submission, or of its parent's if it was made from a run."""
     numbers = submission_numbers(paths)
     if not numbers:
         return str((run.parent or {}).get("license", UNKNOWN))

@@ -1,4 +1,4 @@
-"""Named points at which the fault harness ends a task; inert unless RECAPTION_CRASH_AT names one."""
+"""Named points at which the fault tests kill a task, if RECAPTION_CRASH_AT names one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _passed: Counter[str] = Counter()
 
 
 def crash_point(name: str) -> None:
-    """Kill this process's whole group here, without any notice, if the variable says so."""
+    """Kill this process's whole group at this point, if the variable says so."""
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
         return

@@ -1,4 +1,4 @@
-"""A new run from the shards of another one: hard links to what stays, journals for what changes.
+"""Makes a run from another one: hard links to shards that stay, journals for those that change.
 
 The parent is only read. Everything here may be interrupted and done again.
 """
@@ -32,14 +32,14 @@ from recaption.run.rows import (
 from recaption.run.scan import RunState, marker
 from recaption.run.tasklog import TaskLog
 
-THREADS = 8  # that wait for the file system; with more they wait for each other
+THREADS = 8  # wait for the file system; more would wait for each other
 PART = 64  # markers that a thread writes at a time
 
 Row = dict[str, Any]
 
 
 def parent_record(paths: RunPaths, run: Run, how: dict[str, Any]) -> dict[str, Any]:
-    """What run.json of a derived run says about where it comes from."""
+    """The part of a derived run's run.json that describes its parent."""
     about = {"run": str(paths.root), "fingerprint": run.fingerprint, **how}
     return {**about, "license": license_of(paths, run)}
 
@@ -72,7 +72,7 @@ def _origin(run: Run) -> dict[str, Any]:
 def take_over(
     parent: RunPaths, state: RunState, paths: RunPaths, run: Run, names: list[str]
 ) -> None:
-    """Give published shards of the parent a place in a derived run: links, and a marker of its own."""
+    """Put published shards of the parent into a derived run: hard links, and markers of its own."""
     marked = paths.marked()
     missing = [name for name in names if name not in marked]
     tag = uuid.uuid4().hex
@@ -103,7 +103,7 @@ def log_published(log: TaskLog, name: str, rows: Sequence[Row]) -> None:
 def _mark(
     parent: RunPaths, paths: RunPaths, names: list[str], tag: str, changed: tuple[str, str]
 ) -> None:
-    """Markers as the parent's, byte for byte, but for the fingerprint."""
+    """Write markers that equal the parent's, except for the fingerprint."""
     theirs, ours = (f'"fingerprint": "{value}"'.encode() for value in changed)
 
     def mark(part: list[str]) -> None:
@@ -123,7 +123,7 @@ def _mark(
 def keep_rows(
     parent: RunPaths, paths: RunPaths, run: Run, name: str, keep: Callable[[Row], bool]
 ) -> int:
-    """Journal what the parent found out about some samples of a shard; returns how many others.
+    """Journal the parent's results for some samples of a shard; returns how many others there are.
 
     Only the others are then worked on again.
     """

@@ -1,4 +1,4 @@
-"""The hash of a file, as markers and run.json state it."""
+"""The hash of a file, as recorded in markers and run.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folders of a run directory: made where they lack, and given to a group of people."""
+"""Makes the folders of a run directory and gives them to the group in output.group."""
 
 from __future__ import annotations
 

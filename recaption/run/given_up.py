@@ -1,4 +1,4 @@
-"""Shards that are settled without being published, since they cannot be made."""
+"""Shards that are given up: settled without being published, since they cannot be made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recaption.run.tasklog import TaskLog
 
 
 def mark(paths: RunPaths, run: Run, name: str, reason: str, tag: str) -> None:
-    """Give a shard a marker that says why there is no such shard; its rows go, if there are any."""
+    """Give a shard a marker that says why it was given up; remove its rows, if there are any."""
     record = {
         "shard": name,
         "fingerprint": run.fingerprint,
@@ -30,7 +30,7 @@ def mark(paths: RunPaths, run: Run, name: str, reason: str, tag: str) -> None:
 
 
 def unmark(paths: RunPaths, run: Run, names: Collection[str]) -> None:
-    """Shards that were given up are missing again."""
+    """Make shards that were given up missing again."""
     if names and len(paths.marked()) == len(run.shards):
         card.withdraw(paths, run)
     for name in names:

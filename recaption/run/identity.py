@@ -18,7 +18,7 @@ from recaption.run.digest import sha256_of
 
 FREE_IMAGE_KEYS = {"decode_seconds", "decode_mb"}
 DATA_KEYS = ("max_samples", "order", "image_keys", "text_key", "caption_key")
-FREED = ("data.damaged",)  # in the records of 0.1.0
+FREED = ("data.damaged",)  # keys that only 0.1.0 had in the fingerprint
 MODEL_KEYS = (
     "name",
     "max_pixels",
@@ -35,9 +35,9 @@ MODEL_KEYS = (
 def identity(
     config: Config, prompts: Sequence[Prompt], model_files: str, urls: Sequence[str]
 ) -> dict[str, Any]:
-    """Flat key → value of all that the fingerprint covers.
+    """All that the fingerprint covers, as a flat mapping of keys to values.
 
-    A key that 0.1.0 lacked is left out while it changes nothing, so that runs keep their identity.
+    A key that 0.1.0 lacked is left out while it has 0.1.0's value, so that runs keep their identity.
     """
     covered = _section("model", config.model, MODEL_KEYS)
     covered["model.files"] = model_files
@@ -69,16 +69,17 @@ def identity(
 def as_frozen(
     covered: dict[str, Any], frozen: dict[str, Any], *, same_inputs: bool
 ) -> dict[str, Any]:
-    """An identity with what a run's record holds of keys that are free by now.
+    """An identity adapted to a run's record, so that the two can be compared.
 
-    And, for the same inputs, with their hash: 0.1.0's was of all that their URLs said.
+    It takes over the record's values of keys that may change by now, and, if the inputs are the same,
+    its hash of the inputs, for which 0.1.0 used whole URLs.
     """
     kept = (*FREED, "data.shards") if same_inputs else FREED
     return covered | {key: frozen[key] for key in kept if key in frozen}
 
 
 def _section(prefix: str, node: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The keys of a section, or some, but for later keys that change nothing."""
+    """The keys of a section, or some of them, without later keys that have 0.1.0's value."""
     known = {f.name: f.metadata for f in fields(node)}
     values = asdict(node)
     return {
@@ -89,7 +90,7 @@ def _section(prefix: str, node: Any, names: Iterable[str] | None = None) -> dict
 
 
 def _scorer(key: str, scorer: Scorer) -> dict[str, Any]:
-    """What shapes a scorer's scores, and the threshold only where it decides about pictures."""
+    """The keys that shape a scorer's scores, and its threshold if it decides about pictures."""
     covered: dict[str, Any] = {
         f"{key}.model": _file_hash(f"{key}.path", scorer.path),
         f"{key}.output": [scorer.kind, class_of(scorer) if scorer.kind == "softmax" else 0],

@@ -1,10 +1,9 @@
-"""What a task has found out about a shard's samples, on disk within seconds.
+"""Journals: the results for a shard's samples, on disk within seconds.
 
 One file per attempt and shard, created exclusively. Each flush appends one zstd frame, with its
-checksum, of JSON lines; the first line of the file is a header. A frame that a kill cut short is
-the end of the file; a damaged frame before it is an error of that journal, which is then ignored
-from there on. The samples' final events are read in the order of the journals' creation, and for
-one sample the earliest wins.
+checksum, of JSON lines; the first line of the file is a header. A frame that was cut short by a kill
+ends the file. If a frame before the last one is damaged, the journal is ignored from there on. Final
+events are read in the order of the journals' creation, and for each sample the earliest one wins.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Journal:
         self.buffer.append(event)
 
     def flush(self) -> None:
-        """Append what is buffered as one frame and bring it to disk."""
+        """Append the buffered events as one frame and bring it to disk."""
         if not self.buffer:
             return
         lines = "\n".join(json.dumps(e, separators=(",", ":")) for e in self.buffer)
@@ -67,7 +66,7 @@ class Journal:
 
 @contextlib.contextmanager
 def _unless_removed() -> Iterator[None]:
-    """Pass over a stale handle: whoever published the shard has removed its journals."""
+    """Ignore a stale file handle: the task that published the shard has removed its journals."""
     try:
         yield
     except OSError as e:
@@ -77,7 +76,7 @@ def _unless_removed() -> Iterator[None]:
 
 @dataclass
 class History:
-    """What all journals of a shard say together."""
+    """The combined contents of all journals of a shard."""
 
     final: dict[int, Event] = field(default_factory=dict)  # sample index → its deciding event
     strikes: dict[int, int] = field(default_factory=dict)
@@ -117,7 +116,7 @@ def read_history(paths: Iterable[Path], fingerprint: str, digest: str) -> Histor
 
 
 def _events(content: bytes, path: Path, history: History) -> Iterator[Event]:
-    """Events of the whole frames before the first that is not; notes whether that one is damaged."""
+    """Events of the frames up to the first incomplete or damaged one; notes if it is damaged."""
     rest = content
     while rest:
         frame = zstandard.ZstdDecompressor().decompressobj()

@@ -1,4 +1,4 @@
-"""The chat template that a run is made with: kept in its directory, under its hash."""
+"""The copy of a run's chat template in its directory, stored under its hash."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def kept_template(paths: RunPaths, identity: dict[str, Any]) -> str | None:
 
 
 def template_of(paths: RunPaths, identity: dict[str, Any], given: str | None) -> str | None:
-    """The template that a task uses, which is the one that the run was made with.
+    """The template that a task uses: the one with which the run was made.
 
-    Raises TaskError where neither the run's copy nor the given file is.
+    Raises TaskError if neither the run's copy nor the given file is that template.
     """
     place = _place(paths, identity)
     if place is None:
@@ -48,6 +48,6 @@ def template_of(paths: RunPaths, identity: dict[str, Any], given: str | None) ->
 
 
 def _place(paths: RunPaths, identity: dict[str, Any]) -> Path | None:
-    """Where the copy is: under its hash, so that it can be of no other run's template."""
+    """The path of the copy."""
     digest = identity.get(KEY)
     return paths.kept(digest.removeprefix("sha256 ")) if digest else None

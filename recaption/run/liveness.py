@@ -1,4 +1,4 @@
-"""Who a process is, and whether it is certain that it is gone."""
+"""Identifies a process, and tells whether it is certainly gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDED = "ZX"
 
 @dataclass(frozen=True)
 class Process:
-    """One process, told from every other one that has its number: on another machine, in another
+    """One process, distinct from others with its pid: on another machine, in another
     container, before a reboot, or later."""
 
     host: str
@@ -27,32 +27,32 @@ class Process:
 
 
 def this_process() -> Process | None:
-    """This process; None where /proc does not tell."""
+    """This process; None if /proc does not tell."""
     return process_of(os.getpid())
 
 
 def process_of(pid: int) -> Process | None:
-    """The process that has this number here; None where there is none, or /proc does not tell."""
+    """The process with this pid here; None if there is none or /proc does not tell."""
     place, stat = _place(), _stat(pid)
     return None if place is None or stat is None else Process(*place, pid, stat[START])
 
 
 def is_alive(process: Process) -> bool:
-    """True only where it is seen here, by its pid and start."""
+    """True only if it is seen on this machine, with its pid and start time."""
     stat = _stat(process.pid)
     here = (process.host, process.boot, process.namespace) == _place()
     return here and stat is not None and stat[STATE] not in ENDED and stat[START] == process.start
 
 
 def terminate(process: Process) -> None:
-    """TERM a process of this machine, unless it is gone. Raises PermissionError."""
+    """Send TERM to a process of this machine, unless it is gone. Raises PermissionError."""
     with contextlib.suppress(ProcessLookupError):
         if is_alive(process):
             os.kill(process.pid, signal.SIGTERM)
 
 
 def is_gone(process: Process) -> bool:
-    """True only where it would be seen here if it were there, and is not."""
+    """True only if it would be seen on this machine and is not there."""
     if (process.host, process.boot, process.namespace) != _place():
         return False
     try:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from recaption.run import shared
 
-INHERITED = "inherited"  # in place of SUBMISSION-TASK, for shards taken over from a parent run
-KILLS = "_kills"  # end of the name of a file in logs, a line for each time that a job was killed
+INHERITED = "inherited"  # instead of SUBMISSION-TASK, for shards taken over from a parent run
+KILLS = "_kills"  # suffix of files in logs/ with one line for each time that a job was killed
 LONGEST_ATTEMPT = 32  # bytes of an attempt's id, and of a launcher's tag
 LONGEST_SERIAL = 13  # bytes that tell one attempt's journals apart
 
@@ -70,7 +70,7 @@ class RunPaths:
         return self.meta / "failed"
 
     def kept(self, digest: str) -> Path:
-        """A small file that the run is made with, under its sha256."""
+        """A small file that the run is made with, stored under its sha256."""
         return self.meta / "kept" / digest
 
     def folders(self) -> list[Path]:
@@ -121,7 +121,7 @@ class RunPaths:
         return self.submissions / f"{number}.json"
 
     def stop(self, number: int) -> Path:
-        """There once a submission's local tasks are to be stopped and none is to be started."""
+        """Exists once a submission's local tasks are to be stopped and none is to be started."""
         return self.submissions / f"{number}.stop"
 
     def task_log(self, submission: int, task: int, attempt: str) -> Path:
@@ -148,8 +148,10 @@ class RunPaths:
         return {f"{n[:-5]}.tar" for n in entries(self.markers) if n.endswith(".json")}
 
     def longest_stem(self) -> int:
-        """Bytes that a shard's name without `.tar` may have, so that the file system takes the names
-        of all its files."""
+        """How many bytes a shard's name without `.tar` may have.
+
+        The file system has to accept the names of all its files, journals and temporary ones included.
+        """
         attempt = "x" * LONGEST_ATTEMPT
         journal = self.journal(".tar", attempt + "x" * LONGEST_SERIAL)
         temporary = self.temporary(self.sidecar(".tar"), attempt)
@@ -158,7 +160,7 @@ class RunPaths:
 
 
 def entries(folder: Path) -> list[str]:
-    """What is in a folder of a run; nothing where a copy, such as one from S3, lacks an empty one."""
+    """The names in a folder of a run; none if the folder is missing, as in a copy from S3."""
     try:
         return shared.names(folder)
     except FileNotFoundError:
@@ -166,7 +168,7 @@ def entries(folder: Path) -> list[str]:
 
 
 def owner_of(entry: str) -> str:
-    """What a journal or temporary file belongs to: all before the last `@`, which a name may have."""
+    """The part of a journal's or temporary file's name before the last `@`: the file it belongs to."""
     return entry.rpartition("@")[0]
 
 

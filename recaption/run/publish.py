@@ -25,7 +25,7 @@ from recaption.run.crash import crash_point
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-SWEPT = 4  # times that a temporary file may vanish in a row
+SWEPT = 4  # times in a row that a temporary file may vanish
 RENAME_NOREPLACE = 1
 AT_FDCWD = -100
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def replace(path: Path, content: bytes, temporary: Path) -> None:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a file system was seen to do; each is '' where it does it right, else what it does."""
+    """How a file system behaved in try_out: for each ability '' if it is right, else the fault."""
 
     link: str
     rename: str
@@ -102,7 +102,7 @@ class Abilities:
 
 
 def try_out(folder: Path) -> Abilities:
-    """Try, with files of its own in `folder`, what publishing rests on."""
+    """Try in `folder`, with files of its own, the operations that publishing relies on."""
     source, second, final, renamed = (folder / n for n in ("a", "b", "linked", "renamed"))
     for path in (source, second):
         path.write_bytes(path.name.encode())
@@ -200,7 +200,7 @@ def gone_on_error(temporary: Path) -> Iterator[None]:
 
 
 def _persistently(attempt: Callable[[], T]) -> T:
-    """Again where whoever cleaned up after a published shard or run took the temporary file."""
+    """Repeat an action whose temporary file was removed by a clean-up after a published shard or run."""
     for _ in range(SWEPT):
         try:
             return attempt()
@@ -248,7 +248,7 @@ def _same_file(temporary: Path, final: Path) -> bool:
 
 
 def _rename_exclusively(temporary: Path, final: Path) -> bool:
-    """Where the file system refuses hard links: renameat2(2) that never replaces."""
+    """Publish without hard links, if the file system refuses them: renameat2(2), never replacing."""
     _say_once(f"{final.parent}: no hard links here, so files are published by exclusive renames")
     try:
         return _renameat2(temporary, final)

@@ -21,17 +21,17 @@ from recaption.run.paths import RunPaths, entries
 from recaption.versions import versions
 
 FORMAT = 2
-FORMATS = (1, FORMAT)  # 0.1.0 wrote the first, and refuses others
+FORMATS = (1, FORMAT)  # 0.1.0 writes the first and refuses others
 FIRST_RULES = 1  # 0.1.0's
 RULES = 2
 
 
 @dataclass(frozen=True)
 class InputShard:
-    """One input: where it is, the name of what is made from it, its size in bytes if known.
+    """One input: its address, the name of the output shard, its size in bytes if known.
 
-    `url` is what is stored, and says no secret; `place`, where that is not all or the input has
-    moved, is never stored.
+    `url` is stored and contains no secret. `place` is the full address if the input has moved or its
+    address has secrets; it is never stored.
     """
 
     url: str
@@ -41,7 +41,7 @@ class InputShard:
 
     @property
     def source(self) -> str:
-        """Where to read it."""
+        """The address to read it from."""
         return self.place or self.url
 
     @property
@@ -52,14 +52,15 @@ class InputShard:
 
 @dataclass(frozen=True)
 class Run:
-    """What never changes about a run.
+    """The frozen part of a run.
 
-    `rules` says by which rules shards are indexed, text is read, and rows and tars are built; what
-    is derived from a run inherits them, and the version whose `presets` a launch gives it.
+    `rules` is the version of the rules by which shards are indexed, text is read, and rows and tars
+    are built. `presets` is the version whose defaults and presets a launch uses for the run. Runs
+    made from this one inherit both.
     """
 
     fingerprint: str
-    identity: dict[str, Any]  # flat key → value, all that the fingerprint covers
+    identity: dict[str, Any]  # all that the fingerprint covers, by key
     prompts: list[Prompt]
     model: dict[str, Any]  # name, path, revision, files
     shards: list[InputShard]
@@ -71,7 +72,7 @@ class Run:
 
     @property
     def generation(self) -> str | None:
-        """The earlier version whose defaults and presets a launch gives it; None: today's."""
+        """The earlier version whose defaults and presets a launch uses for it; None: today's."""
         return earlier.generation(self.presets or self.versions.get("recaption", __version__))
 
 
@@ -86,13 +87,18 @@ class Submission:
     created: float
     jobs: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # keys that were given but are not stored
-    processes: list[dict[str, Any]] = field(default_factory=list)  # local: who waits, or the tasks
-    inputs: Any = None  # the pattern of inputs that run.json does not say all of, or that moved
-    submitter: dict[str, Any] | None = None  # who, until its jobs or processes are recorded
+    # local runs: the waiting launcher, or the tasks
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    inputs: Any = (
+        None  # pattern of the inputs, if run.json lacks their full addresses or they moved
+    )
+    submitter: dict[str, Any] | None = (
+        None  # the submitting process, until its jobs or processes are recorded
+    )
 
 
 def derived(run: Run, covered: dict[str, Any], parent: dict[str, Any], **changes: Any) -> Run:
-    """The record of a run made from another one, by whose rules and presets it goes on."""
+    """The record of a run made from another one, with that one's rules and presets."""
     return replace(
         run,
         fingerprint=fingerprint(covered),
@@ -106,7 +112,7 @@ def derived(run: Run, covered: dict[str, Any], parent: dict[str, Any], **changes
 
 
 def write_run(paths: RunPaths, run: Run, tag: str) -> bool:
-    """Freeze the run; False if somebody else did so first."""
+    """Write run.json, which freezes the run; False if it exists already."""
     record = {**vars(run), "format": FORMAT}  # asdict would copy every shard
     record["prompts"] = [asdict(p) for p in run.prompts]
     record["shards"] = [[public(s.url), s.name, s.size] for s in run.shards]
@@ -168,7 +174,7 @@ SECRETIVE = ("setup", "additional")  # keys of slurm that may hold secrets
 
 
 def plain_config(config: Config) -> dict[str, Any]:
-    """A configuration as JSON, without the shard list (run.json has it) or what may hold secrets."""
+    """A configuration as JSON, without the shard list (run.json has it) and possible secrets."""
     record = asdict(config)
     record["data"]["shards"] = None
     for key in SECRETIVE:
@@ -177,7 +183,7 @@ def plain_config(config: Config) -> dict[str, Any]:
 
 
 def left_out(config: Config) -> list[str]:
-    """Keys whose values plain_config leaves out though they were given."""
+    """Keys that were given and whose values plain_config leaves out."""
     return [f"slurm.{key}" for key in SECRETIVE if getattr(config.slurm, key)]
 
 

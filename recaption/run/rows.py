@@ -11,20 +11,20 @@ from recaption.run import shared
 from recaption.run.columns import Columns
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # takes a quarter of a second, which the quick commands do without
+    import pyarrow as pa  # takes 0.25 s, so the quick commands do not import this module
 
 STATES = ("captioned", "filtered", "rejected", "failed")
 CAPTIONED, FILTERED, REJECTED, FAILED = STATES
-ASKED = "asked"  # no state: a retry asks again what was rejected or failed
-UNREAD = "unread"  # no state: the source could not be read, and the shard is tried again
-DAMAGED = "data.damaged"  # noted in a sidecar, and a field of a marker
-REASONS = 5  # per shard, in the task's log
+ASKED = "asked"  # not a state: rejected or failed, and asked again by a retry
+UNREAD = "unread"  # not a state: the source could not be read, and the shard is tried again
+DAMAGED = "data.damaged"  # name of a note in sidecars and of a field in markers
+REASONS = 5  # logged per shard
 REASON_LENGTH = 120
 NUMBER = re.compile(r"(?P<field>\{[^{}]*\})|\d+(\.\d+)?")  # but for those in a prompt's field
 
 
 def schema(columns: Columns) -> pa.Schema:
-    """That of a sidecar."""
+    """The schema of a sidecar."""
     import pyarrow as pa
 
     return pa.schema([(c.name, pa.type_for_alias(c.type)) for c in columns.all])
@@ -59,7 +59,7 @@ def read_table(path: Path, names: list[str] | None = None) -> pa.Table:
 
 
 def read_note(path: Path, name: str) -> str | None:
-    """What write_rows noted under this name; None where it noted nothing."""
+    """The note that write_rows stored under this name, or None."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -80,7 +80,7 @@ def frequent_reasons(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def no_better(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Rejected and failed samples among those that a retry has asked again for being that."""
+    """Counts of samples that a retry asked again and that are rejected or failed again."""
     return {k: n for k, n in count_states(rows).items() if n and k in (REJECTED, FAILED)}
 
 

@@ -1,4 +1,4 @@
-"""What a run has come to: one directory scan and the tasks' logs, markers only where needed."""
+"""The state of a run, from one directory scan, the tasks' logs, and markers only if needed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from recaption.run.record import Run
 from recaption.run.rows import DAMAGED
 from recaption.run.tasklog import read_log
 
-GIVEN_UP = "given_up"  # field of a marker: why there is no such shard
+GIVEN_UP = "given_up"  # field of a marker: why the shard was given up
 SHOWN = 5
-RATE_SECONDS = 120.0  # what "now" means for a rate
+RATE_SECONDS = 120.0  # over which the present rate is measured
 
 
 @dataclass
@@ -36,17 +36,17 @@ class TaskState:
 
     @property
     def heartbeat(self) -> dict[str, Any]:
-        """The latest report of what has been done; empty before the first."""
+        """The latest heartbeat; empty before the first."""
         return self.heartbeats[-1] if self.heartbeats else {}
 
     @property
     def settled(self) -> int:
-        """Samples that this attempt has brought to their end, whatever it was."""
+        """How many samples this attempt has settled, in any state."""
         count: int = self.heartbeat.get("settled", 0)
         return count
 
     def fewer_engines(self) -> str:
-        """That it has given up on some of its engines, and why; empty where it has not."""
+        """Which of its engines it has given up, and why; '' if none."""
         latest = self.heartbeat
         if not latest.get("given_up"):
             return ""
@@ -101,13 +101,14 @@ class RunState:
 
 @dataclass
 class _Logged:
-    """What all logs say about shards."""
+    """What all tasks' logs say about shards."""
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     reasons: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     again: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
-    given_up: set[str] = field(default_factory=set)  # once; their markers tell
+    # at some time; their markers tell whether they still are
+    given_up: set[str] = field(default_factory=set)
     inherited: set[str] = field(default_factory=set)
 
 
@@ -152,7 +153,7 @@ def marker(paths: RunPaths, name: str) -> dict[str, Any]:
 
 
 def named(given_up: Iterable[str]) -> str:
-    """How every command says that it passes over shards that were given up; '' where none was."""
+    """The remark that shards were given up and are passed over; '' if none was."""
     names = list(given_up)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"given up: {', '.join(names[:SHOWN])}{more}" if names else ""
@@ -168,7 +169,7 @@ def _names(folder: Path, suffix: str) -> list[str]:
 
 
 def _marker(paths: RunPaths, name: str) -> dict[str, Any]:
-    """A marker; empty where it is damaged, which is for verify to report."""
+    """A marker; empty if it is damaged, which verify reports."""
     try:
         record: Any = marker(paths, name)
     except PermissionError:
@@ -184,7 +185,7 @@ def _failure(paths: RunPaths, name: str) -> dict[str, Any]:
     except PermissionError:
         raise
     except (OSError, ValueError):
-        return {"reason": "unknown", "tries": 0}  # published, or written, at this moment
+        return {"reason": "unknown", "tries": 0}  # it is being published or written at this moment
     return record
 
 

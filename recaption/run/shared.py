@@ -1,7 +1,7 @@
-"""Files that other tasks, on other nodes, replace and remove: every look at one goes through here.
+"""Reads files that tasks on other nodes may replace or remove at any time.
 
-On a network file system a file that was replaced or removed between this client's look-up and its
-open is a stale handle; and where a server is busy or comes back, a read fails in passing.
+On a network file system, a file that was replaced or removed between this client's look-up and its
+open gives a stale file handle, and reads fail for a moment if a server is busy or restarts.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def patiently(look: Callable[[], T]) -> T:
-    """What `look` returns, tried again for some seconds where it fails in passing.
+    """The result of `look`, which is tried again for some seconds if it fails temporarily.
 
-    A handle that stays stale is FileNotFoundError. `look` only reads: it may be done twice.
+    A handle that stays stale raises FileNotFoundError. `look` must only read, since it may run twice.
     """
     for pause in PAUSES:
         try:
@@ -42,10 +42,9 @@ def patiently(look: Callable[[], T]) -> T:
 
 
 def _forget(name: str | None) -> None:
-    """Have this client ask its server about a file again, however long it trusts what it knows.
+    """Make this client ask its server about a file again, instead of trusting its caches.
 
-    A question that no cache answers does it: GlusterFS otherwise repeats a stale handle as long as
-    its caches last.
+    GlusterFS otherwise repeats a stale handle as long as its caches last.
     """
     if name is not None:
         with contextlib.suppress(OSError):
@@ -58,7 +57,7 @@ def content(path: Path) -> bytes:
 
 
 def replaced_content(path: Path) -> bytes:
-    """As content, of a file that is only ever replaced: for a moment, another node finds none."""
+    """As content, for a file that is replaced but never removed: another node may miss it briefly."""
 
     def look() -> bytes:
         try:
@@ -89,21 +88,21 @@ def exists(path: Path) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """What is in a folder, in no particular order; FileNotFoundError where there is none."""
+    """The names in a folder, in no particular order; FileNotFoundError if there is no folder."""
     return patiently(lambda: os.listdir(folder))
 
 
 def appended(path: Path, *, new: bool = False) -> int:
-    """A descriptor that adds at a file's end; who else may read the file is up to the umask.
+    """A file descriptor that appends to a file; the umask decides who else may read the file.
 
-    Raises FileExistsError where the file was to be `new` and is there.
+    Raises FileExistsError if the file should be `new` and exists.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_EXCL if new else 0)
     return os.open(path, flags, 0o666)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if nobody else was faster."""
+    """Remove a file, unless it is gone already."""
     try:
         path.unlink()
     except OSError as e:

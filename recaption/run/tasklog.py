@@ -31,7 +31,7 @@ class TaskLog:
             self.fd = shared.appended(path)
         self.started = self.last_heartbeat = time.monotonic()
         self.had_first = False
-        self.mend = ""  # ends a line that a full disk cut
+        self.mend = ""  # a newline, after a line that a full disk cut short
 
     def write(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
@@ -43,7 +43,7 @@ class TaskLog:
     def heartbeat_is_due(self, *, first: bool = False) -> bool:
         """True at intervals that grow with the task's age, from a second to a minute.
 
-        And once, at once, when `first` becomes true.
+        Also true once, immediately, when `first` becomes true.
         """
         now = time.monotonic()
         interval = min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, (now - self.started) / 20))

@@ -1,6 +1,6 @@
-"""Decompressing a stream that has to be whole: a cut or damaged one is an error, never its end.
+"""Decompresses streams strictly: a truncated or damaged stream is an error, never its end.
 
-The libraries' own readers are not used: zstandard's takes a cut frame for the end of the file, and
+The libraries' own readers are not used: zstandard's takes a truncated frame for the end, and
 lzma's ignores whatever follows the first stream.
 """
 
@@ -17,7 +17,7 @@ import zstandard
 from recaption.errors import ShardError
 
 CHUNK = 4 << 20
-PIECE = 4 << 10  # fed to a decoder at once, because a few bytes may expand to megabytes
+PIECE = 4 << 10  # bytes per call of a decoder, since a few bytes may expand to megabytes
 XZ_MEMORY = 1 << 30
 MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -26,7 +26,7 @@ MAGIC = {
     **{bytes((i, 0x2A, 0x4D, 0x18)): "zstd" for i in range(0x50, 0x60)},  # skippable frames
 }
 LONGEST_MAGIC = max(map(len, MAGIC))
-PADDED = ("gzip", "xz")  # may be followed by zeros
+PADDED = ("gzip", "xz")  # formats that zeros may follow
 DECODERS: dict[str, Callable[[], Any]] = {
     "gzip": partial(zlib.decompressobj, wbits=31),
     "xz": partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, XZ_MEMORY),
@@ -35,7 +35,7 @@ DECODERS: dict[str, Callable[[], Any]] = {
 
 
 def compression(head: bytes) -> str | None:
-    """gzip, xz or zstd, by a file's first bytes; None for a plain file."""
+    """The compression (gzip, xz or zstd) that a file's first bytes tell; None for a plain file."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 

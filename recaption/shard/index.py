@@ -1,13 +1,13 @@
-"""A strict index of a shard: every member's place, and proof that the tar is whole.
+"""A strict index of a shard: the place of every member, and proof that the tar is whole.
 
-The header walk is tarfile's, without its leniency: `tarfile` ends quietly at a damaged header or
-a cut, so here every block up to the end of the file has to be accounted for. A whole tar ends in
+Headers are parsed by `tarfile`, but it ends silently at a damaged header or where a file was cut, so
+every block up to the end of the file has to be accounted for here. A whole tar ends in
 at least two zero blocks and nothing but zeros (POSIX.1-2017, pax, "ustar Interchange Format").
 
-With data.damaged=salvage, a damaged tar is read up to its damage and a sample that is not certainly
-intact keeps its place with a defect, for which it is rejected: the last one before the damage, one
-whose key came before, one whose members are not adjacent or not plain files. With data.order=any
-what is behind a damage may belong to any sample, and none is certainly intact.
+With data.damaged=salvage, a tar is read up to the damage. Samples that may not be intact keep their
+place and are rejected for a defect: the last one before the damage, and those whose key occurred
+before, or whose members are not adjacent or not plain files. With data.order=any, members behind the
+damage may belong to any sample, so none is certainly intact.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
 
 
 class _Headers:
-    """What TarInfo.fromtarfile reads from: a file that gives out no more than a header's bytes."""
+    """The file that TarInfo.fromtarfile reads: it returns at most a header's bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell, self.file = file.seek, file.tell, file

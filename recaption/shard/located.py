@@ -1,7 +1,7 @@
-"""The inputs of a run where they are now: with what run.json does not say, or somewhere else.
+"""Finds a run's inputs where they are now, if they have moved or if their addresses hold secrets.
 
-A launch hands the pattern of inputs that hold secrets to its tasks in their environment, or, where
-that is a list file, names the file in the submission.
+run.json lacks secrets, so launch passes the pattern of such inputs to its tasks in the environment,
+or, if the pattern is a list file, names that file in the submission.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from recaption.run.record import InputShard, Run, Submission
 from recaption.shard.patterns import LISTS, expand, patterns_of
 
 VARIABLE = "RECAPTION_INPUTS"
-LARGEST = 100_000  # bytes of the variable; the system takes 128 KiB
+LARGEST = 100_000  # bytes of the environment variable; the system allows 128 KiB
 HOW = "--inputs PATTERN, the data.shards that they were given as, says it"
 
 
 @dataclass(frozen=True)
 class Carried:
-    """How a submission's tasks learn where its inputs are; nothing where run.json says it."""
+    """How a submission's tasks learn where its inputs are; empty if run.json says it."""
 
     stored: Any = None
     environment: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ def carried(run: Run, pattern: Any, *, exports: bool, moved: bool) -> Carried:
 def of_submission(
     run: Run, submission: Submission, environment: Mapping[str, str] = os.environ
 ) -> Run:
-    """A run as a task of this submission reads it."""
+    """A run with its inputs' addresses as a task of this submission reads them."""
     if submission.inputs is not None:
         return located(run, submission.inputs)
     if not any(is_incomplete(shard.url) for shard in run.shards):
@@ -69,7 +69,7 @@ def of_submission(
 def readable(
     run: Run, pattern: str | None, *, allow_pipe: bool, what: str, key: str = "--inputs"
 ) -> Run:
-    """A run whose sources a command reads: where `pattern` says, if it is given as `key`.
+    """A run with the addresses of its sources: those of `pattern`, if given (as the option `key`).
 
     Raises UserError where an input is a command and that is not allowed, and where it is not known.
     """

@@ -1,5 +1,4 @@
-"""Samples of source shards with the captions of a run that has captions alone, as webdataset reads
-them."""
+"""A webdataset pipeline of source samples with the captions of a captions-only run."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Pair:
-    """One shard twice: its source, and what is published of it."""
+    """A source shard and the captions-only shard published of it."""
 
     source: str
     captions: str
@@ -47,7 +46,7 @@ def pipeline(root: Path | str, inputs: str | None, *, allow_pipe: bool) -> wds.D
 
 
 def _joined(image_keys: Iterable[str], scattered: bool, pairs: Iterable[_Pair]) -> Iterator[Sample]:
-    """By key: a damaged source has pieces of samples, and keys twice, that no caption belongs to."""
+    """Join by key; a damaged source has partial or repeated samples, which have no captions."""
     images = {key.lower() for key in image_keys}
     for pair in pairs:
         told = _captions(pair.captions)
@@ -81,7 +80,7 @@ def _captions(path: str) -> dict[str, Sample]:
 
 
 def _read(url: str, handler: Callable[[Exception], bool]) -> Iterator[Sample]:
-    """webdataset.tarfile_samples of one shard, which is closed at the end."""
+    """webdataset.tarfile_samples of one shard; closes it at the end."""
     with gopen(url) as stream:
         files = tar_file_expander([{"url": url, "stream": stream}], handler=handler)
         yield from group_by_keys(files, handler=handler)
@@ -99,7 +98,7 @@ def _samples(source: str, errors: list[Exception]) -> Iterator[Sample]:
 
 
 def _gathered(samples: Iterable[Sample], wanted: Iterable[str]) -> Iterator[Sample]:
-    """Samples whose members stand anywhere in the tar, in one piece."""
+    """Whole samples from a tar whose members may stand anywhere."""
     whole: dict[str, Sample] = {key: {} for key in wanted}
     for piece in samples:
         if piece["__key__"] in whole:

@@ -1,4 +1,4 @@
-"""What patterns of shards stand for: braces, globs, folders, lists and list files."""
+"""Expands patterns of shards: braces, globs, folders, lists and list files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SHOWN = 5  # names in a message
 
 
 class Patterns:
-    """Expands data.shards, and notes which files a pattern matched that are no tars.
+    """Expands data.shards, and notes which matched files are no tars.
 
-    With `every_file`, a glob takes whatever it matches, as 0.1.0 had it.
+    With `every_file`, a glob takes every file it matches, as in 0.1.0.
     """
 
     def __init__(self, *, every_file: bool = False) -> None:
@@ -33,7 +33,7 @@ class Patterns:
         self.passed_over: list[str] = []
 
     def remark(self) -> str:
-        """What to say about files that were passed over; empty where there were none."""
+        """A remark about files that were passed over; '' if there were none."""
         passed = self.passed_over
         return f"data.shards: passed over what is no tar, {_few(passed)}" if passed else ""
 
@@ -48,7 +48,7 @@ class Patterns:
             yield from self._one(pattern, ())
 
     def _one(self, pattern: str, lists: tuple[str, ...]) -> Iterator[str]:
-        """What one pattern stands for; `lists` are those that name it, outermost first."""
+        """The inputs of one pattern; `lists` are the list files around it, outermost first."""
         if not pattern.strip():
             raise bad_value("data.shards", repr(pattern), "names no shard")
         if pattern.startswith(PIPE):
@@ -64,7 +64,7 @@ class Patterns:
                 yield from self._matching(url, pattern)
 
     def _matching(self, url: str, pattern: str) -> Iterable[str]:
-        """A URL or path as it is, the tars of a folder, or those that match a glob."""
+        """A URL or path itself, the tars in a folder, or the files that match a glob."""
         if "://" in url:
             path = local_path(url)
             if path is None:
@@ -89,7 +89,7 @@ class Patterns:
 
 
 def patterns_of(run: Run | None) -> Patterns:
-    """Patterns as the rules of a run have them; today's where there is none."""
+    """The expansion that a run's rules prescribe; today's without a run."""
     return Patterns(every_file=run is not None and run.rules == FIRST_RULES)
 
 
@@ -124,7 +124,7 @@ def braces(pattern: str) -> list[str]:
 
 
 def _closing(pattern: str, start: int) -> int:
-    """Where the brace opened at `start` is closed; 0 if nowhere."""
+    """The position that closes the brace opened at `start`; 0 if none does."""
     depth = 0
     for i in range(start, len(pattern)):
         depth += {"{": 1, "}": -1}.get(pattern[i], 0)
@@ -134,7 +134,7 @@ def _closing(pattern: str, start: int) -> int:
 
 
 def _options(body: str) -> list[str]:
-    """What a brace with this body stands for; nothing for one that is literal."""
+    """The texts that a brace with this body expands to; none if the brace is literal."""
     match = RANGE.fullmatch(body)
     if match:
         low, high = int(match[1]), int(match[2])
@@ -147,7 +147,7 @@ def _options(body: str) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """Pieces between the commas outside of braces."""
+    """Split at the commas outside of braces."""
     pieces, depth = [""], 0
     for character in text:
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -166,7 +166,7 @@ def _split_list(shards: str) -> list[str]:
 
 
 def _lines(pattern: str) -> list[str]:
-    """What a list file names, without empty lines and comments."""
+    """The lines of a list file, without empty lines and comments."""
     try:
         text = Path(pattern).expanduser().read_text("utf-8-sig")
     except OSError as e:
@@ -186,6 +186,6 @@ def _entries(folder: str, pattern: str) -> list[str]:
 
 
 def _few(names: Sequence[str]) -> str:
-    """How many files, and the first of them."""
+    """The number of files and the first few names, as text."""
     shown = ", ".join(os.path.basename(name) for name in names[:SHOWN])
     return f"{len(names)} other{'s' * (len(names) > 1)}: {shown}{', …' * (len(names) > SHOWN)}"

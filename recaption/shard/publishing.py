@@ -1,7 +1,7 @@
-"""How a finished shard appears in its run: sidecar, then tar, then marker, each whole and once.
+"""Publishes a finished shard: sidecar, then tar, then marker, each whole and only once.
 
-Whoever is first with one of them has decided it, and the others go on from there. The marker comes
-last, since its presence says that the shard is whole.
+The first attempt that publishes one of these files decides its content, and other attempts go on from
+it. The marker comes last, since its presence says that the shard is whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Files = dict[str, dict[str, Any]]  # "tar" and "sidecar" of a marker: hash and s
 
 @dataclass(frozen=True)
 class Published:
-    """A shard that is published: what decided it."""
+    """A published shard: its rows and its marker."""
 
     rows: Rows
     record: dict[str, Any]  # the marker that this call made, or would have made
@@ -41,11 +41,11 @@ def publish_shard(
     tar: Callable[[BinaryIO, Rows], str],
     record: Callable[[Rows, Files], dict[str, Any]],
 ) -> Published:
-    """Publish a shard under names that `tag` makes temporary ones of.
+    """Publish a shard; `tag` makes the names of temporary files unique.
 
-    `sidecar` is a finished one, which is linked, or writes one to the path that it is given; `tar`
-    writes the shard of the published rows and returns its sha256; `record` makes the marker.
-    Raises ShardError for a tar or a linked sidecar that is there already and is another one.
+    `sidecar` is the path of a finished sidecar, which is linked, or a function that writes one to a
+    path; `tar` writes the tar of the published rows and returns its sha256; `record` makes the marker.
+    Raises ShardError if a tar or linked sidecar exists already and differs.
     """
     place, target = paths.sidecar(name), paths.marker(name)
     _publish_sidecar(place, paths.temporary(place, tag), sidecar)

@@ -17,16 +17,16 @@ from recaption.shard.compression import CHUNK
 from recaption.shard.retrying import retried, said
 
 T = TypeVar("T")
-OUTAGE_SECONDS = 900.0  # that a store which has answered may be away
-STRANGER_SECONDS = 30.0  # that one which has never answered this process may be
-SAID_SECONDS = 3.0  # of a pause before which it is said
+OUTAGE_SECONDS = 900.0  # for which a store that has answered may be unreachable
+STRANGER_SECONDS = 30.0  # the same for a store that has not answered this process yet
+SAID_SECONDS = 3.0  # pauses of this length and more are announced
 READAHEAD = 16 << 20  # bytes per range request
-VERSION = ("Last-Modified", "mtime", "ETag")  # what a site may tell; mirrors differ in the last
-STORED = ("ETag", "blob_id", "LastModified")  # a store's; its times are whole seconds
-BUSY = (408, 425, 429)  # HTTP status codes below 500 that pass
-LASTING = (501, 505)  # those from 500 on that don't
+VERSION = ("Last-Modified", "mtime", "ETag")  # tell a file's version; mirrors differ in ETag
+STORED = ("ETag", "blob_id", "LastModified")  # the same of a store, whose times are in seconds
+BUSY = (408, 425, 429)  # HTTP status codes below 500 that are temporary
+LASTING = (501, 505)  # HTTP status codes from 500 on that are permanent
 EXTRAS = {"s3": "s3", "s3a": "s3"}  # kind of URL → optional extra of this package
-STORES = ("s3://", "s3a://", "hf://")  # can be listed
+STORES = ("s3://", "s3a://", "hf://")  # stores whose folders can be listed
 FEW = 8  # shards of one folder that are looked up one by one
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
 
@@ -42,7 +42,9 @@ def filesystem(url: str, what: str) -> tuple[Any, str]:
     if scheme == "hf":
         from huggingface_hub import constants
 
-        constants.HF_HUB_OFFLINE = False  # tasks are offline for the sake of their models alone
+        constants.HF_HUB_OFFLINE = (
+            False  # tasks are set offline for their models, not for their shards
+        )
     options = {"client_kwargs": {"auto_decompress": False}} if _is_http(url) else {}
     try:
         found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
@@ -98,7 +100,7 @@ def matching(url: str) -> list[str] | None:
 
 
 def asked(question: Callable[[], T], url: str, what: str = "data.shards") -> T:
-    """A store's answer; UserError with the reason where there is none."""
+    """A store's answer; UserError with the reason if there is none."""
     try:
         return question()
     except Exception as e:  # noqa: BLE001 - every remote library has its own errors
@@ -106,7 +108,7 @@ def asked(question: Callable[[], T], url: str, what: str = "data.shards") -> T:
 
 
 def reason(url: str, error: BaseException) -> str:
-    """Why a retry cannot help, in words for the user; empty where it may."""
+    """Why a retry cannot help, as a message for the user; '' if it may help."""
     hub = url.startswith("hf://")
     name = type(error).__name__
     if name in NO_CREDENTIALS:
@@ -123,7 +125,7 @@ def reason(url: str, error: BaseException) -> str:
 
 
 class Remote:
-    """A remote file read in order, taken up again at the same byte after a broken connection."""
+    """A remote file that is read in order, and continued at the same byte if a connection breaks."""
 
     def __init__(self, url: str, outage_seconds: float | None = None) -> None:
         self.url, self.http = url, _is_http(url)
@@ -146,7 +148,7 @@ class Remote:
 
     @property
     def size(self) -> int | None:
-        """Bytes, as they are stored; None where the site does not tell."""
+        """Size of the stored file in bytes; None if the site does not tell."""
         size: int | None = self.identity[0]
         return size
 
@@ -169,7 +171,7 @@ class Remote:
         return data
 
     def _open(self) -> BinaryIO:
-        """At the position: the first time as one stream, later by a range where there are ranges."""
+        """Open at the position: as one stream the first time, later by a range if the site has ranges."""
         if self.http and (self.position == 0 or not self.ranges):
             file: BinaryIO = self.filesystem.open(self.path, "rb", block_size=0)
             left = self.position
@@ -195,11 +197,11 @@ class Remote:
     def _close(self) -> None:
         file, self.file = self.file, None
         if file:
-            with contextlib.suppress(Exception):  # it is broken, or of no more use
+            with contextlib.suppress(Exception):  # it is broken, or not needed any more
                 file.close()
 
     def _retried(self, action: Callable[[], T]) -> T:
-        """Do it again, after growing pauses, as long as the store may be away."""
+        """Repeat an action, after growing pauses, as long as the store may be unreachable."""
         began = time.monotonic()
 
         def failed(error: Exception, _: int, due: float) -> float:
@@ -226,29 +228,29 @@ class Remote:
         return result
 
     def _patience(self, error: Exception) -> float:
-        """How long this failure may last: long only where it may be an outage."""
+        """Seconds that this failure may last: many only if it may be an outage."""
         wrong = isinstance(error, (ValueError, TypeError, LookupError, AttributeError))
         if self.host in _answered and not wrong:
             return self.outage
         return min(STRANGER_SECONDS, self.outage)
 
 
-_answered: set[str] = set()  # hosts that have, in this process
+_answered: set[str] = set()  # hosts that have answered this process
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status code behind an error; None where there was no answer."""
+    """The HTTP status code behind an error; None if there was no answer."""
     for found in (error, error.__cause__):
         response = getattr(found, "response", None)
         status = getattr(found, "status", None) or getattr(response, "status_code", None)
         if isinstance(status, int):
             return status
     absent = isinstance(error, FileNotFoundError) and error.__cause__ is None
-    return 404 if absent else None  # fsspec's way to say it of a page
+    return 404 if absent else None  # how fsspec reports a missing page
 
 
 def _may_pass(status: int | None) -> bool:
-    """Whether the next answer may be another one."""
+    """Whether the error may be temporary."""
     if status is None:
         return True
     return status in BUSY or (status >= 500 and status not in LASTING)

@@ -1,4 +1,4 @@
-"""Doing again what a network broke, after pauses that double."""
+"""Repeats actions that fail because of the network, after pauses that double."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LONGEST_PAUSE = 30.0
 
 
 def retried(action: Callable[[], T], failed: Callable[[Exception, int, float], float]) -> T:
-    """The result of an action, done until it succeeds; an error of ours is final.
+    """The result of an action, repeated until it succeeds; errors of this package are final.
 
-    `failed` hears of each failure: the error, how many there were, and the pause that is due. It
-    returns the pause to be made, or raises what ends the tries.
+    `failed` is called after each failure with the error, the number of failures and the next pause.
+    It returns the pause to be made, or raises to end the tries.
     """
     for count in itertools.count(1):
         try:
@@ -32,5 +32,5 @@ def retried(action: Callable[[], T], failed: Callable[[Exception, int, float], f
 
 
 def said(error: BaseException) -> str:
-    """An error in one line."""
+    """An error as one line of text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,7 @@
-"""A shard made again from the published one and rows of which fewer are captioned.
+"""Makes a shard from a published one and rows of which fewer are captioned.
 
-The result is what write_tar would make of the source and these rows, byte for byte, without the
-source: what stays is copied, and caption-only samples follow from their rows.
+The result equals, byte for byte, what write_tar would make of the source and these rows, but the
+source is not needed: samples that stay are copied, and caption-only samples follow from their rows.
 """
 
 from __future__ import annotations

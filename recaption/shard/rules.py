@@ -1,7 +1,7 @@
-"""What a run's rules decide: how the texts of a sample are read, and which members are its.
+"""The rules of a run: how a sample's texts are read, and which members belong to it.
 
-A run goes on by the rules that it began with, and so does what is made from it; where rules differ
-is said here, a class for each number.
+A run keeps the rules that it began with, and so do runs made from it. Each class here is one version
+of the rules, numbered by `run.rules`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from recaption.shard import text
 from recaption.shard.samples import Sample
 
-SEVERAL, LONG = 6, 40  # extensions that a reason names, and characters of one
+SEVERAL, LONG = 6, 40  # extensions that a reason lists, and characters of each
 
 
 class Rules:
@@ -40,7 +40,7 @@ class Rules:
         return path, word if bar else None
 
     def caption(self, value: Any) -> str | None:
-        """What the JSON's caption field says: a text, or the first of a list of texts."""
+        """The caption in the JSON: the field's text, or the first of a list of texts."""
         if isinstance(value, list) and value:
             value = value[0]
         return text.clean(value) if isinstance(value, str) else None
@@ -50,14 +50,14 @@ class Rules:
         return caption.encode("utf-8", "replace") if content is None else content
 
     def no_picture(self, sample: Sample, image_keys: Sequence[str]) -> str:
-        """Why a sample has no picture; with what it has: a key ends at its first dot."""
+        """The reason for a sample without a picture; names what it has, as keys end at the first dot."""
         there = sorted({m.extension.lower()[:LONG] for m in sample.members})
         named = ", ".join(there[:SEVERAL]) + ", …" * (len(there) > SEVERAL)
         return f"no image member ({', '.join(image_keys)}); it has {named}"
 
 
 class FirstRules(Rules):
-    """Those of 0.1.0."""
+    """The rules of 0.1.0."""
 
     links = False
     cuts = False
@@ -90,7 +90,7 @@ BY_NUMBER: Mapping[int, Rules] = {1: FirstRules(), 2: TODAYS}
 
 @dataclass(frozen=True)
 class Texts:
-    """Where a run's samples have their original caption, and by which rules it is read."""
+    """Where samples have their original caption, and the rules by which it is read."""
 
     text_key: str
     caption_key: str
@@ -103,10 +103,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class Original:
-    """What a sample says of itself; `caption` is None where it has none."""
+    """A sample's original caption and fields; `caption` is None if it has none."""
 
     caption: str | None
-    kept: bytes  # the caption as a file
+    kept: bytes  # the caption as the content of a file
     fields: dict[str, Any]
 
     @property

@@ -1,4 +1,4 @@
-"""Members of a tar as samples: what one is, and how members are grouped into them."""
+"""Samples, and how the members of a tar are grouped into them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ REFUSED = {
     tarfile.FIFOTYPE: "a FIFO",
     tarfile.GNUTYPE_SPARSE: "a sparse file",
 }
-FEW = 16  # members of a sample that are compared one by one
+FEW = 16  # members of a sample up to which they are compared one by one
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a sample: `extension` as written, without the dot; its bytes' place."""
+    """One file of a sample: its extension as written, without the dot, and where its bytes are."""
 
     extension: str
     offset: int
@@ -33,11 +33,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The members under one key, in the shard's order; none where it has a `defect`."""
+    """The members under one key, in the shard's order; a sample with a `defect` has none."""
 
     key: str
     members: tuple[Member, ...]
-    defect: str = ""  # why it is rejected unread, in a salvaged shard
+    defect: str = ""  # why it is rejected without being read, in a salvaged shard
 
     def find(self, *extensions: str) -> Member | None:
         """The member with the first of `extensions` that exists, whatever its case."""
@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the inputs of a run may be, beyond what a published shard is."""
+    """What a run allows in its inputs that published shards do not have."""
 
     scattered: bool = False  # members with one key belong together wherever they stand
     links: bool = False  # a hard link to an earlier member is that member
@@ -60,12 +60,12 @@ STRICT = Layout()
 
 
 def grouping(layout: Layout, *, salvage: bool) -> Adjacent:
-    """What groups the members of a tar in this layout."""
+    """The object that groups the members of a tar in this layout."""
     return (Scattered if layout.scattered else Adjacent)(salvage, layout.links)
 
 
 class Adjacent:
-    """Members of a sample stand together; what is wrong raises, or is a sample's defect in salvage."""
+    """Members of a sample stand together. Violations raise, or with salvage are a sample's defect."""
 
     def __init__(self, salvage: bool, links: bool) -> None:
         self.salvage, self.links = salvage, links
@@ -76,8 +76,10 @@ class Adjacent:
         self.key = ""
         self.members: list[Member] = []
         self.many: dict[str, set[str]] = {}  # extensions of samples with many members
-        self.defects: dict[str, str] = {}  # of samples that are being read
-        self.extensions: dict[str, str] = {}  # one string of each, for millions of members
+        self.defects: dict[str, str] = {}  # of samples, by key
+        self.extensions: dict[
+            str, str
+        ] = {}  # one string object each, to save memory with millions of members
 
     def add(self, info: tarfile.TarInfo) -> Member:
         """Take the next member; returns the place of its bytes."""
@@ -107,22 +109,22 @@ class Adjacent:
         return place
 
     def doubt(self, problem: str) -> None:
-        """The sample being read is not certainly intact."""
+        """Note that the sample being read may not be intact."""
         if not self.salvage:
             raise ShardError(problem)
         self.defects.setdefault(self.key, problem)
 
     def cut(self, problem: str) -> None:
-        """The tar cannot be read on."""
+        """Note that the tar cannot be read any further."""
         self.doubt(problem)
 
     def close(self) -> list[Sample]:
-        """All samples; there are no further members."""
+        """All samples, after the last member."""
         self._end()
         return self.samples
 
     def _begin(self, key: str, info: tarfile.TarInfo) -> None:
-        """The next member is of this key."""
+        """Begin or go on with the sample of this key."""
         if key != self.key:
             self._end()
             self.key = key
@@ -130,7 +132,7 @@ class Adjacent:
                 self.doubt(f"key {key!r} appears twice (again at byte {info.offset})")
 
     def _end(self) -> None:
-        """The sample being read has no further members."""
+        """End the sample being read."""
         key, members, defect = self.key, self.members, self.defects.pop(self.key, "")
         if members:
             if key in self.places:
@@ -142,7 +144,7 @@ class Adjacent:
         self.many.clear()
 
     def _divide(self, first: int) -> None:
-        """A later piece that repeats no member says that the first one was not the whole sample."""
+        """Handle a key that comes back; if it repeats no member, the first part was not a whole sample."""
         earlier = self.samples[first]
         extensions = {m.extension.lower() for m in earlier.members}
         if extensions.isdisjoint(m.extension.lower() for m in self.members):
@@ -150,7 +152,7 @@ class Adjacent:
             self.samples[first] = Sample(self.key, (), defect)
 
     def _skip(self, name: str, place: Member, problem: str) -> None:
-        """A member outside any sample."""
+        """Pass over a member that belongs to no sample."""
         self.skipped += 1
         if problem:
             self.doubt(problem)
@@ -167,7 +169,7 @@ class Adjacent:
         return found
 
     def _earlier(self, name: str) -> Member | None:
-        """The member of this whole name, where there is a sound one so far."""
+        """The earlier member with this full name, if there is a sound one."""
         match = KEY.fullmatch(name)
         if match is None:
             return self.alone.get(name)
@@ -195,14 +197,14 @@ class Scattered(Adjacent):
         for key, members in self.pieces.items():
             defect = self.defects.get(key) or self.cut_off
             self.samples.append(Sample(key, () if defect else tuple(members), defect))
-            members.clear()  # millions of them need not be there twice
+            members.clear()  # frees memory, since there may be millions
         return self.samples
 
     def _begin(self, key: str, info: tarfile.TarInfo) -> None:
         self.key, self.members = key, self.pieces.setdefault(key, [])
 
     def _skip(self, name: str, place: Member, problem: str) -> None:
-        self.key = ""  # no sample is doubted for what belongs to none
+        self.key = ""  # so that no sample is doubted for a member that belongs to none
         super()._skip(name, place, problem)
 
     def _members_of(self, key: str) -> Sequence[Member]:

@@ -1,4 +1,4 @@
-"""What a frozen run says about the shape of its shards."""
+"""The settings of a frozen run that shape its shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a shard's bytes come from: a local tar as it is, anything else through a spool file.
+"""Reads input shards: local tars directly, all others through a spool file.
 
 A spool file is an unlinked temporary file that the task holds open; other processes of the task
 reach it as /proc/PID/fd/N, and it is gone when the task is, however that ends.
@@ -22,8 +22,8 @@ from recaption.shard.compression import LONGEST_MAGIC, compression, decompressed
 from recaption.shard.remote import Remote
 
 PIPE = "pipe:"
-LARGEST = 1 << 44  # bytes of a shard that a command spools, which has no bound of its own
-# Runs a command, and ends all of it once this process closes the other end of its stdin, or is gone.
+LARGEST = 1 << 44  # bytes that a command may spool if it has no bound of its own
+# Runs a command, and kills all of its processes once this process closes their stdin or is gone.
 GUARDED = """exec 3<&0 </dev/null
 { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
 exec 3<&-
@@ -53,7 +53,7 @@ def needs_spool(url: str) -> bool:
 
 
 def spool_folder(configured: str | None) -> Path:
-    """data.spool, else the job's own temporary folder."""
+    """data.spool, or else the job's temporary folder."""
     folder = Path(configured or os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""A sample's `.txt` and `.json`: how they are read, and what is written in their place."""
+"""A sample's `.txt` and `.json`: how they are read and what is written instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 OWN_FIELDS = ("caption", "caption_original", "watermark_score")
-MARKS = {  # what a file may begin with, the longer ones first
+MARKS = {  # byte order marks, longer ones first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -19,13 +19,13 @@ MARKS = {  # what a file may begin with, the longer ones first
 
 
 def decode(content: bytes) -> str:
-    """Text as its byte order mark says, else UTF-8; bytes that are not become U+FFFD."""
+    """Text in the encoding of its byte order mark, else in UTF-8; invalid bytes become U+FFFD."""
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     return content.decode(encoding, "replace")
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """The fields of a sample's `.json`; one that is no object is kept as `source_json`.
+    """The fields of a sample's `.json`; a value that is no object is kept as `source_json`.
 
     It may be in UTF-8, UTF-16 or UTF-32, with a byte order mark or without, hold raw control
     characters in its texts, and be filled up with zero bytes.
@@ -37,7 +37,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
 def json_fields(text: str, *, strict: bool) -> dict[str, Any]:
     """The fields of a JSON object, or `source_json`.
 
-    Numbers that JSON cannot hold (NaN, infinities), which some writers leave there, become null.
+    NaN and infinities, which some writers produce though JSON does not allow them, become null.
     """
     try:
         value = json.loads(text, strict=strict, parse_float=_finite, parse_constant=_finite)
@@ -52,7 +52,7 @@ def _finite(number: str) -> float | None:
 
 
 def lookup(fields: Mapping[str, Any], path: str) -> Any:
-    """The value of a field, or of one inside of others, `A.B`; a field of that whole name wins.
+    """The value of a field; `A.B` is a field of that name, or else the field B inside A.
 
     None where there is none.
     """
@@ -71,7 +71,7 @@ def clean(text: str) -> str:
 
 
 def merge_json(source: Mapping[str, Any], own: Mapping[str, Any]) -> bytes:
-    """The source's fields, then ours; a source field that has a name of ours moves to source_NAME."""
+    """The source's fields and ours; a source field with a name of ours becomes source_NAME."""
     moved = {
         _free_name(name, source) if _is_own(name, own) else name: v for name, v in source.items()
     }

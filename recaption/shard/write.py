@@ -1,4 +1,4 @@
-"""An output shard as a pure function of the source, its sidecar's rows, and the run's settings."""
+"""Writes an output shard, a pure function of source, sidecar rows and the run's settings."""
 
 from __future__ import annotations
 
@@ -149,12 +149,12 @@ def own_fields(row: Mapping[str, Any], original: str, settings: Settings) -> dic
         own["recaption_status"] = row["status"]
     for name in columns.scores:
         score = row[name]
-        own[name] = -1.0 if score is None else float(f"{score:.7g}")  # as float32 has
+        own[name] = -1.0 if score is None else float(f"{score:.7g}")  # the precision of float32
     return own
 
 
 def shown(row: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
-    """A row as a shard shows it: a caption that was filtered stays in the sidecar alone."""
+    """A row as it appears in a shard: the caption of a filtered sample stays in the sidecar only."""
     return row if row["status"] == CAPTIONED else settings.columns.hidden(row)
 
 
