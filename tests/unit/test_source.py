@@ -322,7 +322,7 @@ def test_a_server_that_goes_away_and_comes_back(
         source.fetch(url, str(spool), LIMIT, outage_seconds=seconds)
         assert spool.read_bytes() == NOISE
     else:
-        with pytest.raises(ShardError, match=r"cannot be read from byte [45]"):
+        with pytest.raises(ShardError, match=r"cannot be read from byte [1-9]"):
             source.fetch(url, str(spool), LIMIT, outage_seconds=seconds)
 
 
