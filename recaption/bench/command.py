@@ -212,7 +212,8 @@ def _roofline(
 
 
 def _figures(part: str, measured: Measured) -> dict[str, Any]:
-    print(f"{part}: {measured.rate:.2f} images/s", file=sys.stderr, flush=True)
+    middle = f" (middle half {measured.middle:.2f})" if measured.middle else ""
+    print(f"{part}: {measured.rate:.2f} images/s{middle}", file=sys.stderr, flush=True)
     tokens = measured.tokens / measured.seconds
     return {**asdict(measured), "rate": measured.rate, "tokens_per_second": tokens}
 
