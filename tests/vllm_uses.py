@@ -54,6 +54,7 @@ CALLED = {
         "Qwen2_5_VisionMLP.forward": "self x",
     },
     "plugins/__init__.py": {"load_general_plugins": ""},
+    "v1/executor/abstract.py": {"Executor.determine_available_memory": "self"},
 }
 # What is looked at or set, or has only to be there.
 THERE = {

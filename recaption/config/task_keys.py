@@ -34,6 +34,13 @@ class Engine:
     enforce_eager: bool = key(
         False, "Do without CUDA graphs: the engine starts sooner and generates more slowly."
     )
+    cache: str | None = key(
+        None,
+        "Folder that nodes share, where compiled code is kept for engines on fresh nodes. "
+        "Default: recaption/compiled in the user's cache folder.",
+        path=True,
+        was=None,
+    )
     waiting: int = key(
         32,
         "Prepared samples that an engine holds beyond max_num_seqs, so that it never runs out "

@@ -26,6 +26,7 @@ from recaption.run.liveness import Process, is_gone, this_process
 
 MEMORY = Path("/dev/shm")
 VARIABLE = "RECAPTION_ENGINE_NAME"  # in the environment of an engine's processes
+OUTER = "RECAPTION_TMPDIR"
 SOCKETS = "VLLM_RPC_BASE_PATH"
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 OURS, SEMAPHORE = "recaption-", "sem."
@@ -58,8 +59,13 @@ def begin() -> None:
     if too_long():
         os.environ.setdefault(SOCKETS, outer)
     os.environ.setdefault(COMPILED, f"{outer}/torchinductor_{os.geteuid()}")
-    os.environ[VARIABLE] = name
+    os.environ |= {VARIABLE: name, OUTER: outer}
     name_memory()
+
+
+def node_folder() -> Path:
+    """The temporary folder of the node, not that of an engine."""
+    return Path(os.environ.get(OUTER) or tempfile.gettempdir())
 
 
 def name_memory() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import functools
 import multiprocessing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from recaption.engine import bare, families, padding
 from recaption.engine.arguments import arguments_of, request_seed
 from recaption.engine.bare import MARK
 from recaption.engine.base import Caption, Device, Question, Spec
+from recaption.engine.compiled import with_code
 from recaption.errors import SampleError, TooLong
 
 # What is wrong with a request; since 0.32 it need not be a ValueError, and 0.25 lacks the base class.
@@ -212,9 +214,10 @@ class VllmEngine:
     async def start(self) -> dict[str, Any]:
         padding.set_up(self.spec.model_path)
         arguments = engine_arguments(self.spec, self.spec.config.engine.tensor_parallel)
-        self.engine = AsyncLLM.from_engine_args(arguments)
-        self._count_steps()
         name = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
+        start = functools.partial(AsyncLLM.from_engine_args, arguments)
+        self.engine = start() if arguments.enforce_eager else with_code(self.spec, name, start)
+        self._count_steps()
         return {"gpu": name, "vllm": vllm.__version__}
 
     async def generate(self, payload: Any, request: str) -> list[Caption]:

@@ -20,6 +20,7 @@ SHARDS = "data.shards=/d/x.tar"
 LITERAL = {"data.shards", "data.range", "prompt.text", "prompt.system"}
 PATHS = {
     "data.spool",
+    "engine.cache",
     "engine.record",
     "model.cache",
     "model.chat_template",

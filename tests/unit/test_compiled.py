@@ -1,0 +1,208 @@
+"""One engine of a node compiles, the others wait for it; fresh nodes begin with a copy, or without."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recaption.config.schema import Config
+from recaption.engine import compiled, turns
+from recaption.engine.base import Spec
+from recaption.engine.compiled import Compiled, compiled_code, with_code
+
+ENGINE = """
+import sys, time
+from pathlib import Path
+from recaption.engine.turns import turn
+code = Path(sys.argv[1])
+with turn():
+    print("begins", flush=True)
+    if not code.exists():
+        time.sleep(float(sys.argv[2]))
+        with open(f"{code}.log", "a") as file:
+            file.write("compiled\\n")
+        code.touch()
+"""
+
+
+def engine(folder: Path, seconds: float, patience: float = 60) -> subprocess.Popen[str]:
+    """A process that compiles in its turn for so long, where nothing is compiled yet."""
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", ENGINE, str(folder / "code"), str(seconds)],
+        env={**os.environ, turns.FOLDER: str(folder), turns.PATIENCE: str(patience)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def test_one_of_four_engines_compiles(tmp_path: Path) -> None:
+    outputs = [p.communicate(timeout=60)[0] for p in [engine(tmp_path, 1.0) for _ in range(4)]]
+    assert (tmp_path / "code.log").read_text() == "compiled\n"
+    assert sum("compiled code is there; waited" in text for text in outputs) == 3
+    assert all("begins" in text for text in outputs)
+
+
+def test_a_killed_engine_gives_its_turn_to_the_next(tmp_path: Path) -> None:
+    with engine(tmp_path, 600) as first:
+        assert first_line(first) == "begins"
+        with engine(tmp_path, 0) as second:
+            time.sleep(1.5)
+            assert second.poll() is None, "it waits"
+            first.kill()
+            assert first_line(second) == "begins"
+    assert (tmp_path / "code.log").read_text() == "compiled\n"
+
+
+def test_patience_has_a_bound(tmp_path: Path) -> None:
+    with engine(tmp_path, 600) as first:
+        assert first_line(first) == "begins"
+        with engine(tmp_path, 0, patience=0.5) as second:
+            assert "more than 0.5 s: so does this one" in first_line(second)
+            assert first_line(second) == "begins"
+        first.kill()
+
+
+def code_in(node: Path, shared: Path) -> Compiled:
+    return Compiled(node / "k.0", "k", shared)
+
+
+def fill(code: Compiled) -> None:
+    """As a compiler would."""
+    made = code.folder / "vllm/torch_compile_cache/abc/rank_0_0"
+    made.mkdir(parents=True)
+    (made / "artifact").write_bytes(b"\x00machine code")
+    (made / compiled.PATHS).write_text(f"{{'graph': '{made}/artifact', 'other': '/x/k.0'}}")
+    turns.ready(code.folder).touch()
+
+
+def test_a_fresh_node_begins_with_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    first, second = (code_in(tmp_path / name, tmp_path / "shared") for name in ("a", "other"))
+    fill(first)
+    first.keep()
+    first.keep()
+    (copy,) = (tmp_path / "shared").iterdir()
+    assert copy.name.startswith("k-")
+    second.begin(patience=5)
+    assert turns.ready(second.folder).exists()
+    assert os.environ["VLLM_CACHE_ROOT"] == f"{second.folder}/vllm"
+    made = second.folder / "vllm/torch_compile_cache/abc/rank_0_0"
+    assert (made / "artifact").read_bytes() == b"\x00machine code"
+    assert (made / compiled.PATHS).read_text() == (
+        f"{{'graph': '{made}/artifact', 'other': '/x/k.0'}}"
+    )
+    with turns.turn():
+        assert turns.ready(second.folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [("cut", "it is not whole"), ("other", "it is another user's"), ("no tar", "is not used")],
+)
+def test_a_copy_is_not_trusted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    harm: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    first, second = (code_in(tmp_path / name, tmp_path / "shared") for name in ("a", "b"))
+    fill(first)
+    first.keep()
+    (copy,) = (tmp_path / "shared").iterdir()
+    if harm == "cut":
+        copy.write_bytes(copy.read_bytes()[:-2000])
+    elif harm == "no tar":
+        copy.write_bytes(b"no tar at all" * 100)
+        copy.rename(copy.with_name(f"k-{compiled._hash(copy)}.tar"))
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: copy.stat().st_uid + 1)
+    second.begin(patience=5)
+    assert not turns.ready(second.folder).exists()
+    assert said in capfd.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    code = code_in(tmp_path / "a", tmp_path / "file/below")
+    fill(code)
+    code.keep()
+    assert f"engine.cache={tmp_path}/file/below: " in capfd.readouterr().out
+
+
+def spec_of(tmp_path: Path, **engine: Any) -> Spec:
+    config = Config()
+    config.engine = dataclasses.replace(config.engine, cache=str(tmp_path / "shared"), **engine)
+    return Spec(config, (config.prompt,), None)
+
+
+def test_what_an_engine_did_not_start_with_is_left_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setenv("RECAPTION_TMPDIR", str(tmp_path))
+    spec = spec_of(tmp_path)
+
+    def begin() -> Path:
+        """An engine that compiles."""
+        folder = Path(os.environ["VLLM_CACHE_ROOT"]).parent
+        with turns.turn():
+            (folder / "vllm").mkdir(exist_ok=True)
+        os.environ.pop("VLLM_CACHE_ROOT")
+        return folder
+
+    def fail() -> Path:
+        os.environ.pop("VLLM_CACHE_ROOT")
+        raise RuntimeError("Engine core initialization failed")
+
+    first = with_code(spec, "GPU", begin)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon:
+            thread.join(10)
+    assert len(list((tmp_path / "shared").glob("*.tar"))) == 1
+    assert with_code(spec, "GPU", begin) == first
+    with pytest.raises(RuntimeError, match="initialization"):
+        with_code(spec, "GPU", fail)
+    assert not list((tmp_path / "shared").glob("*.tar"))
+    assert with_code(spec, "GPU", begin) != first
+
+
+def test_each_kind_of_engine_has_a_place_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.delenv("VLLM_CACHE_ROOT", raising=False)
+    monkeypatch.setenv("RECAPTION_TMPDIR", str(tmp_path))
+
+    def place(gpu: str = "GPU", **engine: Any) -> str:
+        found = compiled_code(spec_of(tmp_path, **engine), gpu)
+        assert found
+        return found.key
+
+    plain = place()
+    assert place() == plain
+    others = {place("another GPU"), place(max_num_seqs=7), place(tensor_parallel=2)}
+    monkeypatch.setattr(compiled, "versions", lambda: {"vllm": "1"})
+    others.add(place())
+    assert len({plain, *others}) == 5
+    (tmp_path / f"recaption-compiled-{os.geteuid()}").chmod(0o777)
+    assert compiled_code(spec_of(tmp_path), "GPU") is None, "others could put code there"
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "/elsewhere")
+    assert compiled_code(spec_of(tmp_path), "GPU") is None, "the environment says where"
