@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from recaption import __version__
+from recaption.cli.arguments import Parser
 from recaption.errors import RecaptionError, UserError, bad_choice
 from recaption.run.addresses import without_secrets
 
@@ -24,7 +25,7 @@ COMMANDS = {
     "upload": "a finished run to the Hugging Face Hub or to S3",
     "doctor": "whether a site is fit for it, before the first array",
     "bench": "how fast a model is here, and what a whole data set would take",
-    "completion": "a script that lets bash complete all of this",
+    "completion": "a script that lets bash or fish complete all of this",
     "demo": "recaption four small shards with the tiny model",
 }
 USAGE = 2
@@ -68,6 +69,12 @@ def _denied(error: PermissionError) -> str:
         f"{error.filename or error}: permission denied for user {user}; others may use the files of a "
         "run as far as its user's umask and output.group let them"
     )
+
+
+def parser_of(command: str) -> Parser:
+    """A command's parser."""
+    parser: Parser = importlib.import_module(f"recaption.{command}").parser()
+    return parser
 
 
 def _dispatch(arguments: list[str]) -> int:

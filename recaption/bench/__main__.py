@@ -1,6 +1,4 @@
-"""`python -m recaption.bench`."""
-
 from recaption.__main__ import run
-from recaption.bench.command import main
+from recaption.bench import main
 
 run(main)

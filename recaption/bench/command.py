@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recaption.bench import roofline
-from recaption.bench.measured import Measured
+from recaption.bench.measured import SERVER, Measured
 from recaption.bench.ours import Ours
 from recaption.bench.rates import measured_rates
 from recaption.bench.server import WARM, measure_server
@@ -30,27 +29,20 @@ from recaption.launch.options import Options
 from recaption.versions import versions
 
 WARM_FIRST = 900_000_000  # the number of the first picture that only warms a server
-LEAST, MOST = 8, 16384  # pixels of a side
-PARTS = ("engine", "pipeline", "baseline")
-SERVER = "server"  # only where it is named
-PARTS_HELP = (
-    "which to measure (%(default)s); server: `vllm serve` with its defaults and an asynchronous "
-    "client, on the same pictures"
-)
 TEXT_TOKENS = 40  # of a prompt around its picture, for the roofline
 
 
-def main(arguments: list[str]) -> int:
-    """Run the benchmark; returns the exit code."""
-    options, words = _parse(arguments)
-    size = _size(options.size)
+def bench(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    if options.json and (Path(options.json).is_dir() or not _can_write(Path(options.json))):
+        raise UserError(f"--json {options.json}: cannot be written")
     made = tempfile.mkdtemp(prefix="recaption-bench-", dir=_given(options.folder))
     try:
         samples = -(-options.images // options.shards)
         where = Path(options.folder or made) / "shards"
-        shards = make_shards(where, shards=options.shards, samples=samples, size=size)
+        shards = make_shards(where, shards=options.shards, samples=samples, size=options.size)
         with interruptible():  # the server has a session of its own
-            result = _measure(options, words, Path(made), [str(p) for p in shards])
+            result = _measure(options, Path(made), [str(p) for p in shards])
     finally:
         if not options.folder:
             shutil.rmtree(made, ignore_errors=True)
@@ -58,54 +50,6 @@ def main(arguments: list[str]) -> int:
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
     return 0
-
-
-def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="python -m recaption.bench",
-        description="Measures the engine alone, the pipeline from tar to published tar, and a "
-        "plain baseline on the same drawn pictures. KEY=VALUE words are the launcher's.",
-    )
-    add = parser.add_argument
-    add("words", nargs="*", metavar="KEY=VALUE", help="such as model=qwen2.5-vl-7b")
-    add("--images", type=_count, default=2000, help="pictures per part (%(default)s)")
-    add("--shards", type=_count, default=8, help="shards they are in (%(default)s)")
-    add("--size", default="640x480", help="WIDTHxHEIGHT of the pictures (%(default)s)")
-    add("--parts", default=",".join(PARTS), help=PARTS_HELP)
-    add("--baseline-images", type=_count, help="pictures for the baseline, a third by default")
-    add("--for-images", type=_count, default=100_000_000, help="projection: pictures (%(default)s)")
-    add("--for-gpus", type=_count, default=64, help="projection: GPUs (%(default)s)")
-    add("--json", help="write the figures to this file, too")
-    add(
-        "--folder",
-        help="keep the pictures in shards/ and each run in a new folder here; default: a temporary "
-        "folder, which is removed",
-    )
-    add("--config-dir", metavar="DIR", help="a folder with presets of your own")
-    options = parser.parse_intermixed_args(arguments)
-    options.parts = options.parts.split(",")
-    choices = [*PARTS, SERVER]
-    unknown = [part for part in options.parts if part not in choices]
-    if unknown:
-        raise UserError(f"--parts {unknown[0]}: valid choices are {', '.join(choices)}")
-    if options.json and (Path(options.json).is_dir() or not _can_write(Path(options.json))):
-        raise UserError(f"--json {options.json}: cannot be written")
-    return options, options.words
-
-
-def _count(text: str) -> int:
-    """A whole number of at least one, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: use a whole number of at least 1")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or not all(LEAST <= int(side) <= MOST for side in match.groups()):
-        reason = f"use WIDTHxHEIGHT, such as 640x480, with sides of {LEAST} to {MOST} pixels"
-        raise UserError(f"--size {text}: {reason}")
-    return int(match[1]), int(match[2])
 
 
 def _can_write(path: Path) -> bool:
@@ -124,17 +68,16 @@ def _given(folder: str | None) -> str | None:
     return folder
 
 
-def _measure(
-    options: argparse.Namespace, words: list[str], folder: Path, shards: list[str]
-) -> dict[str, Any]:
+def _measure(options: Namespace, folder: Path, shards: list[str]) -> dict[str, Any]:
     fixed = [f"data.shards=[{','.join(shards)}]", "data.name=bench", f"output.dir={folder}"]
     choice = Options(config_dir=options.config_dir)
-    point = compose_point(overrides.prepare([*fixed, *words]), choice)
-    result = {"versions": versions(), "size": options.size, "images": options.images}
+    point = compose_point(overrides.prepare([*fixed, *options.words]), choice)
+    size = "{}x{}".format(*options.size)
+    result = {"versions": versions(), "size": size, "images": options.images}
     result["prompts"] = [p.name for p in point.prompts]
     few = options.baseline_images or max(1, options.images // 3)
     ours = Ours(point.config, point.prompts, folder / "ours")
-    return result | figures_of(ours, options.parts, options.images, _size(options.size), few)
+    return result | figures_of(ours, options.parts, options.images, options.size, few)
 
 
 def figures_of(
@@ -238,7 +181,7 @@ def _baseline(spec: Spec, shards: Sequence[str], out: Path, images: int) -> Meas
     return Measured(figures["images"], figures["seconds"], figures["tokens"], {})
 
 
-def _table(result: dict[str, Any], options: argparse.Namespace) -> str:
+def _table(result: dict[str, Any], options: Namespace) -> str:
     head = f"{'part':12} {'images/s':>9} {'middle':>9} {'tokens/s':>9} {'images':>8} {'seconds':>8}"
     lines = [head]
     for part in ("engine", "unseeded", "pipeline", "baseline", SERVER):

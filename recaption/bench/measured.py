@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+SERVER = "server"  # the part that is measured only where it is named
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -1,42 +1,146 @@
-"""Arguments of the commands that make a new run from one: RUN, options with values, `-o NEW`."""
+"""Parsers of the commands' arguments: argparse, whose mistakes are one line, that of a UserError.
+
+Each command's package has `parser()`, which loads nothing but this, and `main(arguments)`, which
+loads the command itself once its arguments are sound.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from typing import Any, NoReturn
 
-from recaption.config.check import check_folder
 from recaption.errors import UserError, bad_choice
 
+WORDS = "KEY=VALUE"
+REQUIRED = "the following arguments are required: "
 
-def parse(
-    command: str, arguments: Sequence[str], valued: Sequence[str], flags: Sequence[str] = ()
-) -> tuple[str, dict[str, str], set[str]]:
-    """The run directory, the values of `-o` and the `valued` options, and the `flags` that are set.
 
-    Values are `NAME VALUE` or `NAME=VALUE`. Raises UserError for anything else.
+class Parser(argparse.ArgumentParser):
+    """The arguments of `recaption COMMAND`, in any order.
+
+    `more` is what --help says after the options: a text, or what makes it when it is asked for.
     """
-    given: dict[str, str] = {}
-    found: set[str] = set()
-    roots = []
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        name = "-o" if name == "--output" else name
-        if name in (*valued, "-o"):
-            if name in given:
-                raise UserError(f"{name}: given twice")
-            following = value if equals else next(rest, None)
-            if not following:
-                raise UserError(f"{name}: needs a value")
-            if name == "-o":
-                check_folder("-o", following)
-            given[name] = following
-        elif argument in flags:
-            found.add(argument)
-        elif argument.startswith("-"):
-            raise bad_choice("option", argument, ["--help", *valued, *flags, "-o"])
-        else:
-            roots.append(argument)
-    if len(roots) != 1:
-        raise UserError(f"{command}: needs one run directory, given: {', '.join(roots) or 'none'}")
-    return roots[0], given, found
+
+    def __init__(self, command: str, does: str, more: str | Callable[[], str] = "") -> None:
+        super().__init__(
+            prog=f"python -m recaption.{command}",
+            description=does,
+            allow_abbrev=False,
+            formatter_class=_formatter,
+        )
+        self.command, self.more = command, more
+        self.register("action", None, _Once)
+        self.register("type", None, _filled)
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The values of all arguments; UserError for a mistake, SystemExit after --help."""
+        for argument in takewhile(lambda given: given != "--", arguments):
+            names = {argument.partition("=")[0], argument[:2]}
+            if argument[:1] == "-" != argument and " " not in argument and not names & self.flags:
+                raise bad_choice("option", argument, self.flags)
+        return self.parse_intermixed_args(arguments)
+
+    @property
+    def flags(self) -> set[str]:
+        """Every option by each of its names."""
+        return {name for action in self._actions for name in action.option_strings}
+
+    @property
+    def takes(self) -> dict[str, argparse.Action]:
+        """Every argument by all of its names: `RUN`, `-o/--output`."""
+        return {"/".join(a.option_strings) or str(a.metavar): a for a in self._actions}
+
+    def format_help(self) -> str:
+        """The usual help, and then `more`."""
+        more = self.more() if callable(self.more) else self.more
+        return f"{super().format_help()}\n{more}" if more else super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """Raise one line that names the argument."""
+        text = re.sub(r"^argument (\S+): ", r"\1: ", message)
+        if message.startswith(REQUIRED):
+            first = message.removeprefix(REQUIRED).split(", ")[0]
+            text = f"{first}: needed, {self.takes[first].help}"
+        raise UserError(f"{self.command}: {text} (see --help)")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=100)
+
+
+class _Once(argparse.Action):
+    """Stores a value, and refuses a second one: whichever it took would ignore the other."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if option_string and getattr(namespace, self.dest) is not self.default:
+            raise argparse.ArgumentError(self, "given twice")
+        setattr(namespace, self.dest, values)
+
+
+def _filled(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("needs a value, and this one is empty")
+    return text
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of an option that takes a whole number, from `low` to `high`."""
+
+    def number(text: str) -> int:
+        within = text.isascii() and text.isdigit() and low <= int(text) <= (high or int(text))
+        if not within:
+            reach = f"from {low} to {high}" if high else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"{text}: use a whole number {reach}")
+        return int(text)
+
+    return number
+
+
+def take_run(parser: Parser) -> None:
+    """Have a command take one run directory."""
+    parser.add_argument("run", metavar="RUN", help="a run directory")
+
+
+def take_words(parser: Parser, example: str) -> None:
+    """Have a command take the launcher's keys."""
+    about = f"the launcher's keys, such as {example}"
+    parser.add_argument("words", nargs="*", metavar=WORDS, help=about)
+
+
+def split_words(*given: str | None) -> tuple[list[str], list[str]]:
+    """What is no KEY=VALUE, and what is one: they may stand in any order."""
+    there = [word for word in given if word is not None]
+    words = [word for word in there if re.match(r"~|[^=/]*=", word)]
+    return [word for word in there if word not in words], words
+
+
+def take_presets(parser: Parser) -> None:
+    """Have a command compose with presets of the user's own."""
+    about = "a folder with presets of your own, such as DIR/slurm/mysite.yaml"
+    parser.add_argument("-cd", "--config-dir", metavar="DIR", help=about)
+
+
+def take_inputs(parser: Parser, runs: str = "run the commands of pipe: sources again") -> None:
+    """Have a command read a run's sources where they are now."""
+    parser.add_argument(
+        "--inputs",
+        metavar="PATTERN",
+        help="where the inputs are, if they have moved, or if their URLs are signed or they are "
+        "commands, which is not stored: what data.shards was",
+    )
+    parser.add_argument("--allow-pipe", action="store_true", help=runs)
+
+
+def take_primary(parser: Parser) -> None:
+    """Have a command compose from another primary configuration than ours."""
+    about = "another primary configuration than `config`"
+    parser.add_argument("-cn", "--config-name", metavar="NAME", default="config", help=about)

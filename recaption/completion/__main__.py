@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.completion.command import main
+from recaption.completion import main
 
 run(main)

@@ -1,5 +1,7 @@
 """bash's script: a template of string.Template, in which $$ is a dollar sign."""
 
+CASE = '    {name}) words="{words}" ;;'
+OR = "|"
 SCRIPT = r"""# Completion of recaption for bash, made by `recaption completion bash`.
 
 _recaption_words() {  # the words after one command, key or group
@@ -48,7 +50,7 @@ _recaption() {
   if [ "$${#all[@]}" -lt 2 ] || { [ "$${#all[@]}" -eq 2 ] && [ -n "$$typed" ]; }; then
     words="$commands --help --version"
   elif [ "$$command" = completion ] && [ "$${typed#-}" = "$$typed" ]; then
-    words=bash
+    words="$shells"
   elif [ "$${typed#-}" != "$$typed" ]; then
     words=$$(_recaption_options "$$command")
   else

@@ -1,5 +1,30 @@
-"""recaption.demo: draws four small shards and recaptions them with the tiny model, all here."""
+"""recaption.demo: recaption four small shards with the tiny model."""
 
-from recaption.demo.command import main
+from __future__ import annotations
 
-__all__ = ["main"]
+from recaption.cli.arguments import Parser, take_words
+
+DOES = """\
+Draws four small shards and recaptions them with the tiny model, all on this machine. The second time
+nothing is left to do but to show what was made.
+"""
+MORE = """\
+example: python -m recaption.demo /tmp/demo prompt=detailed
+"""
+
+
+def parser() -> Parser:
+    """The command's arguments."""
+    parser = Parser("demo", DOES, MORE)
+    about = "where shards and captions go (demo)"
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help=about)
+    take_words(parser, "watermark=onnx watermark.path=MODEL.onnx")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit code and raises UserError for a wrong use."""
+    options = parser().parse(arguments)
+    from recaption.demo.command import demo
+
+    return demo(options)

@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.demo.command import main
+from recaption.demo import main
 
 run(main)

@@ -6,12 +6,14 @@ import io
 import json
 import sys
 import tarfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
+from recaption.cli.arguments import split_words
 from recaption.errors import UserError
-from recaption.launch import command as launch
+from recaption.launch import main as launch
 from recaption.run.record import open_run
 from recaption.run.rows import read_rows
 from recaption.run.scan import scan
@@ -19,31 +21,22 @@ from recaption.tiny.scenes import caption_short, draw_scene, encode
 
 SHARDS = 4
 SAMPLES = 64
-USAGE = """\
-usage: python -m recaption.demo [FOLDER] [KEY=VALUE …]
-
-  FOLDER     where shards and captions go (default: demo)
-  KEY=VALUE  the launcher's keys, such as watermark=onnx watermark.path=MODEL.onnx"""
 OLD = "untitled picture"
 
 
-def main(arguments: list[str]) -> int:
+def demo(options: Namespace) -> int:
     """Draw, launch, and show; the second time nothing is left to do but to show."""
-    if arguments in (["-h"], ["--help"]):
-        print(USAGE)
-        return 0
-    given = [a for a in arguments if "=" in a]
-    places = [a for a in arguments if "=" not in a]
-    if len(places) > 1 or any(a.startswith("-") for a in places):
-        raise UserError(USAGE)
+    places, words = split_words(options.folder, *options.words)
+    if len(places) > 1:
+        raise UserError(f"demo: needs one folder, given: {', '.join(places)} (see --help)")
     folder = Path(places[0] if places else "demo").absolute()
     truth = draw_shards(folder / "shards")
     output = folder / "recaptioned"
-    words = [
+    fixed = [
         f"data.shards={folder / 'shards' / f'{{00000..{SHARDS - 1:05d}}}.tar'}",
         f"output.dir={output}",
     ]
-    code = launch.main([*words, "sampling.max_tokens=48", *given])
+    code = launch([*fixed, "sampling.max_tokens=48", *words])
     _show(output, truth)
     return code
 

@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.doctor.command import main
+from recaption.doctor import main
 
 run(main)

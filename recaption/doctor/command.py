@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from recaption.cli.terminal import Style
@@ -19,67 +20,36 @@ from recaption.doctor.folder import check_folder, nearest
 from recaption.doctor.job import check_job
 from recaption.doctor.node import check_node
 from recaption.doctor.packages import check_packages
-from recaption.errors import UserError, bad_value
 from recaption.launch.command import compose_point
-from recaption.launch.options import Options, parse
+from recaption.launch.options import Options
 from recaption.launch.plan import inputs, select
 from recaption.run.record import InputShard
 from recaption.shard.patterns import Patterns
 
-WAIT = 120.0
 COLORS = {OK: "32", WARN: "33", FAIL: "31"}
 
-HELP = """\
-usage: python -m recaption.doctor [KEY=VALUE …] [--wait SECONDS] [--json] [--config-dir DIR]
 
-Checks a site before the first array, with the keys that launch will be given (data.shards may be left
-out): Python and packages, vLLM and GPUs, what the file system of output.dir can do and how much room it
-has, the model's and ONNX files, memory and temporary space. No engine is started, nothing is downloaded.
-
-With slurm=cluster also what the controller says (MaxArraySize, requeue, preemption, accounting,
-partition, account, qos), whether sbatch would take the job; then one job of one task with the same
-settings looks at a node, and whether files written there are seen here, and the other way round.
-
-  --wait SECONDS   how long that job may wait for its start (120); then it is canceled
-  --json           one JSON object: ok (nothing fails), checks (name, result: ok, warn or fail; text,
-                   advice, where: the node, or empty for this machine)
-
-Exit code: 0 when nothing fails, 1 when something does, 2 for a wrong use.
-"""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    launch: Options
-    wait: float
-    json: bool
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP, end="")
-        return 0
-    asked = _parse(arguments)
-    words = overrides.prepare(asked.launch.words)
-    config = compose_point(words, asked.launch, shards_needed=False).config
+def examine(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    words = overrides.prepare(options.words)
+    config = compose_point(words, Options.of(options), shards_needed=False).config
     style = Style(sys.stdout)
     found: list[Check] = []
 
     def add(checks: Sequence[Check]) -> None:
         found.extend(checks)
-        if not asked.json:
+        if not options.json:
             for check in checks:
                 print(_line(check, style), flush=True)
 
     try:
         add(_effects(config, words))
-        _look(config, asked.wait, add)
+        _look(config, options.wait, add)
     finally:
-        if asked.json:
+        if options.json:
             record = {"ok": not _failed(found), "checks": [asdict(check) for check in found]}
             print(json.dumps(record, indent=1, ensure_ascii=False))
-    if not asked.json:
+    if not options.json:
         counts = [f"{sum(c.result == r for c in found)} {r}" for r in (OK, WARN, FAIL)]
         print(", ".join(counts))
     return 1 if _failed(found) else 0
@@ -148,29 +118,3 @@ def _line(check: Check, style: Style) -> str:
     result = style(f"{check.result:4}", COLORS[check.result])
     line = f"{result}  {check.name}{where}: {check.text}"
     return f"{line}\n      → {check.advice}" if check.advice and check.result != OK else line
-
-
-def _parse(arguments: list[str]) -> _Asked:
-    wait, as_json, rest = WAIT, False, []
-    words = iter(arguments)
-    for argument in words:
-        name, equals, value = argument.partition("=")
-        if name == "--wait":
-            wait = _seconds(value if equals else next(words, None))
-        elif argument == "--json":
-            as_json = True
-        elif argument in ("-m", "--multirun", "--resolve") or name in ("--cfg", "-c"):
-            raise UserError(f"{argument}: an option of launch; doctor checks one configuration")
-        else:
-            rest.append(argument)
-    return _Asked(parse(rest), wait, as_json)
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 86400:
-        raise bad_value("--wait", text, "seconds, 0 to 86400")
-    return seconds

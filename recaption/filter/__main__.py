@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.filter.command import main
+from recaption.filter import main
 
 run(main)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow.compute as pc
 
-from recaption.cli.arguments import parse
 from recaption.cli.processes import each
-from recaption.config.schema import FLAGS
-from recaption.errors import UserError
+from recaption.config.check import check_folder
 from recaption.filter.names import names_of
 from recaption.filter.vectors import fulfilled
 from recaption.filter.where import Where
@@ -33,36 +31,14 @@ from recaption.shard.publishing import Files, Rows, publish_shard
 from recaption.shard.rewrite import rewrite_tar
 from recaption.shard.settings import settings_of
 
-HELP = """\
-usage: python -m recaption.filter RUN --where EXPRESSION -o NEW
 
-Makes the run NEW from a finished one: captioned samples of RUN that do not fulfill the expression become
-`filtered` and leave their shards; nothing is captioned, and neither sources nor a GPU are needed. Shards
-that lose no sample are hard-linked. RUN is only read. The same command again goes on where it stopped,
-and takes up shards that RUN has published since.
-
-  --where "watermark_score < 0.5 and not truncated"
-  --where "len(caption) >= 20 and finish_reason == 'stop' and min_side > 256"
-
-Names: columns of the sidecars (key, caption, caption_original, finish_reason, flags, tokens, width, height,
-tries, …; with several prompts caption_NAME, …; NAME_score where scored), min_side, and true or false:
-{flags} (with several prompts, of any of them; truncated_NAME of one).
-Language: == != < <= > >= in, and or not, + - * / of numbers, parentheses, ['lists', 'of texts'],
-len(TEXT), words(TEXT), lower(TEXT). An unknown name is an error that lists the valid ones.
-
-Exit code: 0 if every shard of RUN has its counterpart, 1 if RUN lacks some, 2 for a wrong use.
-"""
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP.format(flags=", ".join(FLAGS)), end="")
-        return 0
-    root, text, output = _parse(arguments)
-    parent, run = open_run(root)
-    where = Where(text, {n: name.example for n, name in names_of(columns_of(run)).items()})
-    paths = destination(output, parent)
+def filter_run(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    check_folder("-o", options.output)
+    parent, run = open_run(options.run)
+    names = {n: name.example for n, name in names_of(columns_of(run)).items()}
+    where = Where(options.where, names)
+    paths = destination(options.output, parent)
     new = make_run(paths, filtered(parent, run, where), inherited_group(parent))
     state, tag = scan(parent, run), uuid.uuid4().hex
     inherit(state, paths, new, tag)
@@ -146,11 +122,3 @@ def _report(paths: RunPaths, run: Run, todo: int, changed: int) -> int:
         print(f"{missing} shards are not published in the parent yet; filter again when they are")
     print(f"next: python -m recaption.verify {paths.root}")
     return 1 if missing else 0
-
-
-def _parse(arguments: Sequence[str]) -> tuple[str, str, str]:
-    root, given, _ = parse("filter", arguments, ["--where"])
-    for name, what in (("--where", "an expression"), ("-o", "a directory for the new run")):
-        if name not in given:
-            raise UserError(f"{name}: needed, {what} (see --help)")
-    return root, given["--where"], given["-o"]

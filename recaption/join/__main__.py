@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.join.command import main
+from recaption.join import main
 
 run(main)

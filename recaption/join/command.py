@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import uuid
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 from tqdm import tqdm
 
-from recaption.cli.arguments import parse
 from recaption.cli.processes import each
 from recaption.cli.terminal import is_live
+from recaption.config.check import check_folder
 from recaption.errors import TaskError, UserError, bad_value
 from recaption.join.shard import Job, Joined, join_shard, whole
 from recaption.run import card
@@ -27,40 +28,17 @@ from recaption.shard.source import spool_file
 
 SHOWN = 10
 
-HELP = """\
-usage: python -m recaption.join RUN -o DIR [--spool FOLDER] [--allow-pipe]
 
-Makes full shards from RUN, whose shards have captions only (output.mode=captions), and the shards it
-was made from: the same bytes that output.mode=full would have published with these captions. Nothing is
-captioned. DIR becomes a run directory of its own, for status, verify, filter and report; RUN is only
-read. Each source has to be the one that was captioned; one that is damaged, missing or has changed is
-named and gets no shard. The same command again does what is missing, and takes up shards that RUN has
-published since.
-
-  -o DIR           the new run directory
-  --spool FOLDER   where remote or compressed sources are put, one per process; default: SLURM_TMPDIR
-                   or the system's temporary folder
-  --inputs PATTERN where the sources are, if they have moved, or if their URLs are signed or they are
-                   commands, which is not stored: what data.shards was
-  --allow-pipe     run the commands of pipe: sources again
-
-Exit code: 0 if every shard of RUN has its counterpart, 1 if one is missing, 2 for a wrong use.
-"""
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP, end="")
-        return 0
-    root, given, allow_pipe = _parse(arguments)
-    output, spool = given["-o"], given.get("--spool")
-    parent, run = open_run(root)
+def join(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    check_folder("-o", options.output)
+    spool = options.spool
+    parent, run = open_run(options.run)
     if run.identity["output.mode"] != "captions":
         reason = "its shards are full already; join is for runs with output.mode=captions"
         raise bad_value("RUN", parent.root, reason)
-    sources = readable(run, given.get("--inputs"), allow_pipe=allow_pipe, what="join").shards
-    paths = destination(output, parent)
+    sources = readable(run, options.inputs, allow_pipe=options.allow_pipe, what="join").shards
+    paths = destination(options.output, parent)
     if spool is not None:
         _try_spool(spool)
     new = make_run(paths, joined(parent, run), inherited_group(parent))
@@ -121,10 +99,3 @@ def _report(paths: RunPaths, run: Run, todo: int, failed: list[Joined]) -> int:
 def root_of(run: Run) -> str:
     """The parent's directory."""
     return str((run.parent or {})["run"])
-
-
-def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:
-    root, given, flags = parse("join", arguments, ["--spool", "--inputs"], ["--allow-pipe"])
-    if "-o" not in given:
-        raise UserError("-o: needed, a directory for the full shards (see --help)")
-    return root, given, "--allow-pipe" in flags

@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.launch.command import main
+from recaption.launch import main
 
 run(main)

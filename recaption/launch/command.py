@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from recaption.config.compose import (
 from recaption.config.schema import Config, Prompt
 from recaption.errors import RecaptionError, UserError
 from recaption.launch.freeze import freeze, run_at, warn_of_effects
-from recaption.launch.options import Options, parse
+from recaption.launch.options import Options
 from recaption.launch.plan import data_name, inputs, select
 from recaption.launch.submission import STOPPED, Outcome, show_plan, submit_missing, waited
 from recaption.model.prompt import check_prompts
@@ -42,23 +43,18 @@ class Point:
     there: Run | None = None
 
 
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code, and raises UserError if it is used wrongly."""
-    options = parse(arguments)
-    if options.help:
-        from recaption.launch.help import launch_help
-
-        print(launch_help(), end="")
-        return 0
-    if options.multirun:
-        groups = sweep_points(options.words)
+def launch(arguments: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    options = Options.of(arguments)
+    if arguments.multirun:
+        groups = sweep_points(arguments.words)
     else:
-        groups = [overrides.prepare(options.words)]
+        groups = [overrides.prepare(arguments.words)]
     with user_errors():
         points = [_point(words, options) for words in groups]
         if options.show_config:
             for point in points:
-                print(OmegaConf.to_yaml(point.shown, resolve=options.resolve), end="")
+                print(OmegaConf.to_yaml(point.shown, resolve=arguments.resolve), end="")
             return 0
     _check_distinct(points)
     if len(points) == 1:

@@ -1,4 +1,4 @@
-"""The launcher's `--help` and README's table of keys, both made from the schema."""
+"""The keys in `--help` of the launcher, and README's table of keys, both from the schema."""
 
 from __future__ import annotations
 
@@ -9,30 +9,11 @@ from recaption.config.overrides import GROUPS
 from recaption.config.walk import documented
 
 INDENT = " " * 6
-USAGE = """\
-usage: python -m recaption.launch KEY=VALUE … [options]
-
-Recaptions WebDataset shards: on this machine (slurm=local, the default) or as a Slurm array.
-
-  python -m recaption.launch data.shards='/data/{00000..00007}.tar'          the tiny model, here
-  python -m recaption.launch data.shards='/data/*.tar' model=qwen2.5-vl-7b prompt=detailed
-  python -m recaption.launch … slurm=cluster slurm.tasks=32 slurm.partition=gpu
-  python -m recaption.launch -m … prompt=short,detailed model=qwen3-vl-2b,qwen3-vl-4b
-  python -m recaption.launch … dry_run=true                                  what would happen
-
-Give the same command again to go on with an unfinished run; for a finished run it does nothing.
-
-options:
-  -m, --multirun       sweep: make one run per combination of comma-separated values
-  --cfg job            print the composed configuration (--resolve fills in references)
-  --config-dir DIR     also use presets of your own in DIR, such as DIR/slurm/mysite.yaml
-  --config-name NAME   use another primary configuration than `config`
-"""
 
 
-def launch_help() -> str:
-    """The text of `recaption.launch --help`."""
-    lines = [USAGE, "presets:"]
+def keys_help() -> str:
+    """What `recaption.launch --help` says of presets and keys."""
+    lines = ["presets:"]
     for group in sorted(GROUPS):
         lines.append(f"  {group + '=':13}{', '.join(presets(group))}")
     section = None

@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.report.command import main
+from recaption.report import main
 
 run(main)

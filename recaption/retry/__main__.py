@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.retry.command import main
+from recaption.retry import main
 
 run(main)

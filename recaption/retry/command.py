@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from recaption.cli.arguments import split_words
 from recaption.cli.tasks import read_submissions
 from recaption.config.check import check_folder
 from recaption.errors import UserError, bad_choice
@@ -43,66 +44,17 @@ SHAPE = {  # properties that shape a shard → the keys that set them
 }
 KEPT = ("prompt.name",)  # a retry's captions share columns with the run's
 INPUTS = ("data.shards", "data.max_samples")
-
-HELP = """\
-usage: python -m recaption.retry RUN [KEY=VALUE …] [--config-dir DIR]
-       python -m recaption.retry RUN --status STATE … --reason TEXT … -o NEW [KEY=VALUE …]
-       python -m recaption.retry RUN --give-up SHARD … | --take-back SHARD …
-
-Submits a run's missing shards again, with the configuration of its last submission. Keys outside the
-fingerprint may change (slurm.*, task.*, engine batch sizes, data.range, wait, …); a group such as
-slurm=mysite replaces its whole section, and that of task.*. Without data.range, every shard that was ever
-selected and has no marker is submitted. slurm.setup and slurm.additional are never stored, since they may
-hold secrets: where they were used, name their preset again, or give them as slurm.setup=[…].
-
-With --status or --reason, a new run NEW is made: published shards of RUN that hold no such sample are
-hard-linked; in the others such samples are done again, with KEY=VALUE, and all others keep their
-rows. Shards that RUN has not published are left for a later retry of NEW. RUN itself is only read.
-
-A shard that cannot be made keeps a run unfinished. data.damaged=salvage takes what is intact of a damaged
-one; --give-up settles the run without the shard, and nothing is submitted.
-
-  --give-up SHARD    mark a shard, by its name or input, as given up: it has no tar, and every command
-                     passes over it by name; may be repeated, or take several
-  --take-back SHARD  undo that: the shard is missing again
-  --status STATE     captioned, filtered, rejected or failed; may be repeated, or take several
-  --reason TEXT      samples whose reason contains TEXT (any case); may be repeated, or take several
-  -o NEW             the new run's directory
-  --config-dir DIR   a folder with presets of your own
-  --inputs PATTERN   where the inputs are, if they have moved (equal names and sizes), or if their URLs are
-                     signed or they are commands, which is not stored: what data.shards was
-  --allow-pipe       run the commands of pipe: inputs again
-
-Exit code as launch: 0 submitted, or settled, or everything published where it waits; 1 something is
-missing; 2 for a wrong use, such as a key inside the fingerprint.
-"""
+SEVERAL = ("status", "reason", "give_up", "take_back")  # options that may be repeated
 
 
-@dataclass
-class _Options:
-    words: list[str] = field(default_factory=list)
-    statuses: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    given_up: list[str] = field(default_factory=list)
-    taken_back: list[str] = field(default_factory=list)
-    runs: list[str] = field(default_factory=list)
-    output: str | None = None
-    config_dir: str | None = None
-    inputs: str | None = None
-    allow_pipe: bool = False
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP, end="")
-        return 0
-    options = _parse(arguments)
-    paths, run = open_run(options.runs[0])
-    if options.given_up:
-        return give_up(paths, run, options.given_up)
-    if options.taken_back:
-        return take_back(paths, run, options.taken_back)
+def retry(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    _arrange(options)
+    paths, run = open_run(options.run)
+    if options.give_up:
+        return give_up(paths, run, options.give_up)
+    if options.take_back:
+        return take_back(paths, run, options.take_back)
     refuse_mistaken(paths, run)
     submissions = read_submissions(paths)
     if not submissions:
@@ -126,7 +78,7 @@ def main(arguments: list[str]) -> int:
     return waited([submit_missing(paths, run, wanted.config, selected, moved=moved)])[0].code
 
 
-def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: _Options) -> bool:
+def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: Namespace) -> bool:
     """Set the inputs' places in the configuration; True if they have moved.
 
     Raises UserError where it is not known, where one is another, and for commands that may not run.
@@ -157,10 +109,9 @@ def _selected(wanted: Wanted, run: Run, submissions: Sequence[Submission]) -> li
 
 
 def _into_new(
-    paths: RunPaths, run: Run, wanted: Wanted, options: _Options, last: Submission
+    paths: RunPaths, run: Run, wanted: Wanted, options: Namespace, last: Submission
 ) -> int:
     """Make the new run and submit its affected shards."""
-    assert options.output is not None
     check_folder("-o", options.output)
     target = destination(options.output, paths)
     state = scan(paths, run)
@@ -169,7 +120,7 @@ def _into_new(
     if not affected:
         print(f"nothing to do: no sample of {paths.root} is meant")
         return 0
-    how = {"command": "retry", "status": options.statuses, "reason": options.reasons}
+    how = {"command": "retry", "status": options.status, "reason": options.reason}
     new = derived(
         run,
         wanted.covered,
@@ -213,84 +164,47 @@ def _check_shape(run: Run, new: Run) -> None:
         )
 
 
-def _affected(paths: RunPaths, state: RunState, options: _Options) -> set[str]:
+def _affected(paths: RunPaths, state: RunState, options: Namespace) -> set[str]:
     """Published shards with a sample to be done again, found by their counts or their rows."""
     found = set()
     for name, counts in state.done.items():
-        may = [s for s in options.statuses or STATES if counts.get(s, 1)]
+        may = [s for s in options.status or STATES if counts.get(s, 1)]
         if may and any(_is_meant(row, options) for row in read_rows(paths.sidecar(name))):
             found.add(name)
     return found
 
 
-def _is_meant(row: dict[str, Any], options: _Options) -> bool:
-    if options.statuses and row["status"] not in options.statuses:
+def _is_meant(row: dict[str, Any], options: Namespace) -> bool:
+    if options.status and row["status"] not in options.status:
         return False
     reason = row["reason"].lower()
-    return not options.reasons or any(text.lower() in reason for text in options.reasons)
+    return not options.reason or any(text.lower() in reason for text in options.reason)
 
 
-def _parse(arguments: list[str]) -> _Options:
-    options = _Options()
-    lists = {
-        "--status": options.statuses,
-        "--reason": options.reasons,
-        "--give-up": options.given_up,
-        "--take-back": options.taken_back,
-    }
-    single = {"-o": "output", "--output": "output", "--config-dir": "config_dir"}
-    single["--inputs"] = "inputs"
-    taker: list[str] | None = None
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if name in lists:
-            taker = lists[name]
-            given = value if equals else next(rest, None)
-            if given is None:
-                raise UserError(f"{name}: needs a value")
-            taker.append(given)
-        elif name in single:
-            given = value if equals else next(rest, None)
-            if given is None:
-                raise UserError(f"{name}: needs a value")
-            setattr(options, single[name], given)
-            taker = None
-        elif argument == "--allow-pipe":
-            options.allow_pipe, taker = True, None
-        elif argument.startswith("-"):
-            known = ["--help", *lists, *single, "--allow-pipe"]
-            raise bad_choice("option", argument, known)
-        elif _is_word(argument):
-            options.words.append(argument)
-            taker = None
-        elif taker is not None and options.runs:
-            taker.append(argument)
-        else:
-            options.runs.append(argument)
-    _check_options(options)
-    return options
-
-
-def _is_word(argument: str) -> bool:
-    key, equals, _ = argument.partition("=")
-    return argument.startswith("~") or bool(equals and "/" not in key)
-
-
-def _check_options(options: _Options) -> None:
-    if len(options.runs) != 1:
-        given = ", ".join(options.runs) or "none"
+def _arrange(options: Namespace) -> None:
+    """Tell RUN and KEY=VALUE words from each other and from values before them; check all."""
+    places, options.words = split_words(options.run, *options.words)
+    for name in SEVERAL:
+        first, further = getattr(options, name)[:1], getattr(options, name)[1:]
+        further, words = split_words(*further)
+        options.words += words
+        if first and further and not places:
+            places = [further.pop(0)]
+        setattr(options, name, first + further)
+    if len(places) != 1:
+        given = ", ".join(places) or "none"
         raise UserError(f"retry: needs one run directory, given: {given} (see --help)")
-    for status in options.statuses:
+    (options.run,) = places
+    for status in options.status:
         if status not in STATES:
             raise bad_choice("--status", status, STATES)
-    chooses = bool(options.statuses or options.reasons)
+    chooses = bool(options.status or options.reason)
     if chooses and not options.output:
         raise UserError("--status and --reason need -o NEW: a run is never modified")
-    settles = options.given_up or options.taken_back
+    settles = options.give_up or options.take_back
     if settles and (options.words or chooses or options.output or options.config_dir):
         raise UserError("--give-up and --take-back: take shards alone; retry the rest afterwards")
-    if options.given_up and options.taken_back:
+    if options.give_up and options.take_back:
         raise UserError("--give-up and --take-back: give one or the other")
     if options.output and not chooses:
         raise UserError("-o: needs --status or --reason, which say what to do again")

@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.status.command import main
+from recaption.status import main
 
 run(main)

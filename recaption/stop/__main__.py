@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.stop.command import main
+from recaption.stop import main
 
 run(main)

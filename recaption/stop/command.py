@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 
 from recaption.cli import slurm
 from recaption.cli.at_work import AtWork, at_work
-from recaption.errors import TaskError, UserError, bad_choice
+from recaption.errors import TaskError, UserError
 from recaption.run import publish
 from recaption.run.liveness import terminate
 from recaption.run.paths import RunPaths
@@ -15,27 +16,10 @@ from recaption.run.record import open_run
 SECONDS = 90.0  # in which tasks end; Slurm kills them after its KillWait
 POLL = 0.5
 
-HELP = """\
-usage: python -m recaption.stop RUN
 
-Cancels the queued and running jobs of every submission of RUN, and ends its tasks on this machine. They
-keep what they have made: the same launch, or recaption.retry, goes on there.
-
-Exit code: 0 when nothing works on the run any more, 1 when something still does, 2 for a wrong use.
-"""
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP, end="")
-        return 0
-    for argument in arguments:
-        if argument.startswith("-"):
-            raise bad_choice("option", argument, ["--help"])
-    if len(arguments) != 1:
-        raise UserError("stop: needs one run directory (see --help)")
-    paths, _ = open_run(arguments[0])
+def stop(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    paths, _ = open_run(options.run)
     found = at_work(paths)
     if found.unanswered:
         raise TaskError(_unknown(found))

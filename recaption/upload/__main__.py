@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.upload.command import main
+from recaption.upload import main
 
 run(main)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
-from recaption.errors import UserError, bad_choice, bad_value
+from recaption.errors import UserError, bad_value
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, open_run
 from recaption.run.scan import named
@@ -19,39 +20,16 @@ SHOWN = 10
 Send = Callable[[str, Contents, str], Outcome]
 STORES: dict[str, Send] = {"s3://": s3.upload, "hf://": hub.upload}
 
-HELP = """\
-usage: python -m recaption.upload RUN DEST [--partial] [--shards-only]
 
-Copies a finished run. The same command again sends only what is missing or different there, by size and
-SHA-256; so it also goes on after it was killed. A shard's marker comes after its data.
-
-  DEST             s3://BUCKET[/PREFIX]
-                   hf://datasets/USER/NAME[@BRANCH][/FOLDER]; the data set, as a private one, and its branch
-                   are made where there are none
-  --partial        also from a run that is not finished: the shards that are published
-  --shards-only    without .recaption, whose files name the inputs, hosts and folders of the run
-
-Access comes from the environment, and nothing of it is stored. S3: AWS_ACCESS_KEY_ID and
-AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; AWS_ENDPOINT_URL for other stores than Amazon's.
-The Hub: HF_TOKEN or `hf auth login`; HF_ENDPOINT.
-
-Exit code: 0 if everything is there, 1 if something is missing, 2 for a wrong use.
-"""
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP, end="")
-        return 0
-    root, dest, options = _parse(arguments)
-    upload = next((send for scheme, send in STORES.items() if dest.startswith(scheme)), None)
-    if upload is None:
-        raise bad_value("DEST", dest, f"use s3://BUCKET[/PREFIX] or {hub.FORM}")
-    paths, run = open_run(root)
+def upload(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    send = next((send for scheme, send in STORES.items() if options.dest.startswith(scheme)), None)
+    if send is None:
+        raise bad_value("DEST", options.dest, f"use s3://BUCKET[/PREFIX] or {hub.FORM}")
+    paths, run = open_run(options.run)
     with tempfile.TemporaryDirectory(prefix="recaption-") as scratch:
-        whole = contents(paths, run, Path(scratch), shards_only="--shards-only" in options)
-        return _send(paths, run, whole, upload, dest, partial="--partial" in options)
+        whole = contents(paths, run, Path(scratch), shards_only=options.shards_only)
+        return _send(paths, run, whole, send, options.dest, partial=options.partial)
 
 
 def _send(
@@ -80,15 +58,3 @@ def _report(dest: str, outcome: Outcome) -> int:
         rest = f", {outcome.not_tried} not tried" if outcome.not_tried else ""
         print(f"{len(outcome.failed)} failed{rest}; the same command again sends what is missing")
     return 1 if outcome.failed else 0
-
-
-def _parse(arguments: Sequence[str]) -> tuple[str, str, set[str]]:
-    known = ["--help", "--partial", "--shards-only"]
-    options = {a for a in arguments if a.startswith("-")}
-    for option in sorted(options):
-        if option not in known:
-            raise bad_choice("option", option, known)
-    places = [a for a in arguments if not a.startswith("-")]
-    if len(places) != 2:
-        raise UserError("upload: needs a run directory and a destination (see --help)")
-    return places[0], places[1], options

@@ -1,4 +1,4 @@
 from recaption.__main__ import run
-from recaption.verify.command import main
+from recaption.verify import main
 
 run(main)

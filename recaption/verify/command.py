@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from recaption.cli.arguments import parse
 from recaption.cli.processes import each
 from recaption.cli.terminal import Progress, Style
-from recaption.errors import UserError, bad_choice
+from recaption.errors import UserError
 from recaption.run.brace_patterns import open_clip_command
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
@@ -29,48 +29,17 @@ SMALL = 4 << 20  # bytes of a shard
 RED, GREEN, YELLOW = "31", "32", "33"
 COLORS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
 
-HELP = """\
-usage: python -m recaption.verify RUN [--input [--inputs PATTERN] [--allow-pipe]] [--complete] [--json]
 
-Re-reads every published shard against its marker: hashes, counts, states, keys and their order,
-captions and images. Looks for missing, foreign and left-over files. Then loads shards with
-webdataset, with datasets, and by open_clip's rules, and prints the command line to train on them. The
-last line says how many of how many shards have no defect, whether the run is unfinished, and how many
-samples each loader read. Shards that were given up are named, and are none of these.
-
-  --input     also reads every shard's source again, and compares what it would become
-  --inputs PATTERN  where the sources are, if they have moved, or if their URLs are signed or they are
-              commands, which is not stored: what data.shards was
-  --allow-pipe  runs the commands of pipe: sources again
-  --complete  shards that are not published yet are wrong, too
-  --json      one JSON object: run, shards (total, published, given_up), samples, defects (shard,
-              kind, text), notes, loaders (result ok, warn, fail or skipped; text; samples), train, sound
-              (shards without a defect), complete, ok
-
-Exit code: 0 if nothing is wrong (shards that are not published yet, without --complete, and loaders'
-warnings, whose cause lies in the source, are not wrong), 1 for a defect, 2 for a wrong use.
-"""
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit code and raises UserError for a wrong use."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP, end="")
-        return 0
-    switches = ["--allow-pipe", "--complete", "--input", "--json"]
-    root, given, flags = parse("verify", arguments, ["--inputs"], switches)
-    if "-o" in given:
-        raise bad_choice("option", "-o", ["--help", "--inputs", *switches])
-    against_input = "--input" in flags
-    if not against_input and (given or "--allow-pipe" in flags):
+def verify(options: Namespace) -> int:
+    """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
+    if (options.inputs or options.allow_pipe) and not options.input:
         raise UserError("verify: --inputs and --allow-pipe are for --input")
-    paths, run = open_run(root)
-    if against_input:
-        allowed = "--allow-pipe" in flags
-        run = readable(run, given.get("--inputs"), allow_pipe=allowed, what="verify --input")
+    paths, run = open_run(options.run)
+    if options.input:
+        run = readable(run, options.inputs, allow_pipe=options.allow_pipe, what="verify --input")
     state = scan(paths, run)
     found = [check_folder(paths, run, state)]
-    found += _shards(paths, run, state, against_input=against_input)
+    found += _shards(paths, run, state, against_input=options.input)
     defects = [defect for findings in found for defect in findings.defects]
     notes = [note for findings in found for note in findings.notes]
     notes += [f"given up: {name}: {why}" for name, why in state.given_up.items()]
@@ -105,11 +74,11 @@ def main(arguments: list[str]) -> int:
         "complete": complete,
         "ok": not defects,
     }
-    if "--json" in flags:
+    if options.json:
         print(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         _show(report, defects, loaders)
-    return 1 if defects or ("--complete" in flags and not complete) else 0
+    return 1 if defects or (options.complete and not complete) else 0
 
 
 def _shards(

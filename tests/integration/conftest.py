@@ -14,7 +14,7 @@ from helpers import Completed, Made, Source, launched
 from PIL import Image
 
 from recaption.__main__ import run
-from recaption.launch import command as launch
+from recaption.launch import main as launch_main
 
 Refusal = Callable[..., Completed]
 
@@ -87,7 +87,7 @@ def launch_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[st
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", ["launch", *words])
         with pytest.raises(SystemExit) as end:
-            run(launch.main)
+            run(launch_main)
         out, err = capfd.readouterr()
         assert isinstance(end.value.code, int)
         return Completed(list(words), end.value.code, out, err)

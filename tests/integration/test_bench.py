@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import launch, read_run, refused
+
+from recaption.bench import command
+from recaption.bench import main as bench
 
 WORDS = ("engine=fake", "--images", "64", "--shards", "4", "--size", "64x48")
 
@@ -81,6 +85,29 @@ def test_what_seeds_cost(tmp_path: Path) -> None:
     share = figures["engine"]["rate"] / figures["unseeded"]["rate"]
     assert figures["engine/unseeded"] == pytest.approx(share)
     assert "engine/unseeded" in result.stdout
+    assert "pipeline" not in figures
+
+
+def test_the_baselines_pictures_and_the_projection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def figures_of(*given: Any) -> dict[str, Any]:
+        asked.append(given[-1])
+        part = {"rate": 10.0, "middle": 0.0, "tokens_per_second": 1.0, "images": 9, "seconds": 1.0}
+        return {"device": "none", "gpus": 2, "pipeline": {**part, "details": {"engines": 2}}}
+
+    monkeypatch.setattr(command, "Ours", lambda *_: None)
+    monkeypatch.setattr(command, "figures_of", figures_of)
+    words = ["engine=fake", "--images=9", "--shards=1", "--size=64x48", f"--folder={tmp_path}"]
+    assert bench(words) == 0
+    assert (
+        "100,000,000 images take 5,556 GPU-hours, 86.8 hours on 64 GPUs" in capsys.readouterr().out
+    )
+    assert bench([*words, "--baseline-images=4", "--for-images=720000", "--for-gpus=8"]) == 0
+    assert "720,000 images take 40 GPU-hours, 5.0 hours on 8 GPUs" in capsys.readouterr().out
+    assert asked == [3, 4]
 
 
 def test_a_folder_keeps_what_is_in_it(tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ def loaded(*words: str, cwd: Path) -> set[str]:
     """Which heavy packages `recaption.launch WORDS` imports."""
     code = (
         "import sys\n"
-        "from recaption.launch.command import main\n"
-        "assert main(sys.argv[1:]) == 0\n"
+        "from recaption.launch import main\n"
+        "try:\n"
+        "    assert main(sys.argv[1:]) == 0\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0\n"
         f"print('LOADED', *({HEAVY} & set(sys.modules)))\n"
     )
     result = subprocess.run(

@@ -1,12 +1,12 @@
-"""The completion script, really sourced by bash and driven as readline drives it."""
+"""The completion scripts, sourced by the shells that they are for and driven as a user does."""
 
 from __future__ import annotations
 
 import os
 import pty
-import re
 import resource
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from helpers import launch, refused
 
-from recaption.__main__ import COMMANDS
-from recaption.completion.command import OPTIONS
+from recaption.__main__ import COMMANDS, parser_of
+from recaption.completion import SHELLS
 
 SCRIPT = Path(sys.executable).parent / "recaption"
 ASK = r"""
@@ -28,14 +28,22 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 
 @pytest.fixture(scope="module")
-def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = subprocess.run(
-        [SCRIPT, "completion", "bash"], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert made.stderr == ""
-    path = tmp_path_factory.mktemp("completion") / "recaption.bash"
-    path.write_text(made.stdout)
-    return path
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the script of every shell, by its name."""
+    folder = tmp_path_factory.mktemp("completion")
+    for shell in SHELLS:
+        made = subprocess.run(
+            [SCRIPT, "completion", shell], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert made.stderr == ""
+        (folder / shell).write_text(made.stdout)
+    return folder
+
+
+@pytest.fixture
+def script(scripts: Path) -> Path:
+    """The one for bash."""
+    return scripts / "bash"
 
 
 def complete(script: Path, line: str) -> list[str]:
@@ -54,7 +62,7 @@ def complete(script: Path, line: str) -> list[str]:
 def test_commands(script: Path) -> None:
     assert set(complete(script, "recaption ")) == {*COMMANDS, "--help", "--version"}
     assert complete(script, "recaption ver") == ["verify"]
-    assert complete(script, "recaption completion ") == ["bash"]
+    assert complete(script, "recaption completion ") == ["bash", "fish"]
 
 
 @pytest.mark.parametrize(
@@ -133,14 +141,58 @@ def _until(terminal: int, text: str) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_options_are_those_of_the_help(command: str, tmp_path: Path) -> None:
-    shown = launch("--help", cwd=tmp_path, module=command).stdout
-    for option in OPTIONS[command].split():
-        assert option == "--help" or option in shown, option
-    usage = shown.partition("\n\n")[0]
-    for option in re.findall(r"(?<![-\w])--[a-z-]+", usage):
-        assert option in OPTIONS[command], option
+def test_options_are_those_of_the_parser(script: Path, command: str) -> None:
+    assert set(complete(script, f"recaption {command} -")) == parser_of(command).flags
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("ver", {"verify"}),
+        ("launch slurm.part", {"slurm.partition="}),
+        ("launch -m prompt=short,re", {"prompt=short,refine"}),
+        ("launch model=ti", {"model=tiny"}),
+        ("launch wait=", {"wait=true", "wait=false"}),
+        ("launch --config-dir=HERE slurm=my", {"slurm=mysite"}),
+        ("launch -cd HERE slurm=my", {"slurm=mysite"}),
+        ("status --w", {"--watch"}),
+        ("status ", {"file"}),
+        ("retry ", {"file"}),
+        ("retry run slurm.acc", {"slurm.account="}),
+        ("completion ", set(SHELLS)),
+    ],
+)
+def test_fish(scripts: Path, tmp_path: Path, line: str, offered: set[str]) -> None:
+    if not shutil.which("fish"):
+        pytest.skip("fish is not installed")
+    place(tmp_path)
+    line = f"recaption {line.replace('HERE', f'{tmp_path}/conf')}"
+    done = subprocess.run(
+        [
+            "fish",
+            "--no-config",
+            "-c",
+            "source $argv[1]; complete -C $argv[2]",
+            scripts / "fish",
+            line,
+        ],
+        cwd=tmp_path / "in",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert {said.partition("\t")[0] for said in done.stdout.splitlines()} == offered
+
+
+def place(folder: Path) -> None:
+    """A folder with a file, and one with a preset."""
+    (folder / "in").mkdir()
+    (folder / "in/file").write_text("")
+    (folder / "conf/slurm").mkdir(parents=True)
+    (folder / "conf/slurm/mysite.yaml").write_text("")
 
 
 def test_an_unknown_shell(tmp_path: Path) -> None:
-    refused(launch("tcsh", cwd=tmp_path, module="completion"), "shell=tcsh", "bash")
+    refused(launch("tcsh", cwd=tmp_path, module="completion"), "SHELL", "tcsh", "bash")

@@ -17,7 +17,7 @@ from helpers import Completed, launch, refused
 from watermarking import filters, write_onnx
 
 from recaption.__main__ import run
-from recaption.doctor import command
+from recaption.doctor import main as doctor_main
 
 Checks = dict[str, dict[str, Any]]
 Look = Callable[..., Checks]
@@ -34,7 +34,7 @@ def look(
         given = [w for i, w in enumerate(given) if w.split("=")[0] not in _keys(given[i + 1 :])]
         monkeypatch.setattr(sys, "argv", ["doctor", *given])
         with pytest.raises(SystemExit) as end:
-            run(command.main)
+            run(doctor_main)
         out, err = capfd.readouterr()
         assert end.value.code == code, out + err
         record = json.loads(out)
@@ -86,7 +86,7 @@ def test_the_real_engine_can_be_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--wait", "soon"], "--wait=soon"),
+        (["--wait", "soon"], "--wait: soon"),
         (["--multirun"], "--multirun"),
         (["slurm.partitoin=x"], "slurm.partitoin"),
         (["--jsn"], "--jsn"),
@@ -186,6 +186,17 @@ def test_missing_input_and_temporary_space(look: Look, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     words = [f"data.shards={tmp_path}/{{0..1}}.tar", f"data.spool={tmp_path}/file/spool"]
     assert set(failures(look(*words, code=1))) == {"input", "temporary space"}
+
+
+def test_a_configuration_of_ones_own(look: Look, tmp_path: Path) -> None:
+    """Presets, and a primary configuration, from a folder of the user's."""
+    (tmp_path / "conf/data").mkdir(parents=True)
+    (tmp_path / "conf/data/site.yaml").write_text(f"shards: '{tmp_path}/nosuch.tar'\n")
+    assert "nosuch.tar" in failures(look("-cd", f"{tmp_path}/conf", "data=site", code=1))["input"]
+    primary = f"defaults: [config, _self_]\ndata: {{shards: '{tmp_path}/lost.tar'}}\n"
+    (tmp_path / "conf/mine.yaml").write_text(primary)
+    options = (f"--config-dir={tmp_path}/conf", "--config-name=mine")
+    assert "lost.tar" in failures(look(*options, code=1))["input"]
 
 
 def test_packages(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

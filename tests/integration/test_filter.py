@@ -172,7 +172,7 @@ def test_a_parent_that_lacks_shards(parent: Parent, tmp_path: Path) -> None:
     [
         (("--where", "watermark_score < 1", "-o", "x"), "caption_detailed"),
         (("--where", "truncated ==", "-o", "x"), "cannot be read"),
-        (("--where", "truncated"), "-o: needed"),
+        (("--where", "truncated"), "-o/--output: needed"),
         (("-o", "x"), "--where: needed"),
         (("--where", "truncated", "-o", "."), "is the run itself"),
         (("--where", "truncated", "-o", "s3://bucket/x"), "-o=s3://bucket/x: must be a folder"),

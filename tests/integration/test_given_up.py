@@ -29,7 +29,7 @@ def command(
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [name, *words])
         with pytest.raises(SystemExit) as end:
-            run(import_module(f"recaption.{name}.command").main)
+            run(import_module(f"recaption.{name}").main)
         out, err = capfd.readouterr()
         assert end.value.code == code, f"{out}\n{err}"
         return Completed(list(words), code, out, err)

@@ -290,7 +290,7 @@ def test_wrong_use(two: Two, tmp_path: Path) -> None:
     refused(report(str(tmp_path), "-o", "x.html", cwd=tmp_path), str(tmp_path), "run.json")
     refused(report(run, "-o", "x.tar", cwd=tmp_path), "x.tar", ".html")
     refused(report(run, "-o", "no/x.html", cwd=tmp_path), "no/x.html")
-    refused(report(run, "-o", "x.html", "--samples", "0", cwd=tmp_path), "--samples=0", "5000")
+    refused(report(run, "-o", "x.html", "--samples", "0", cwd=tmp_path), "--samples: 0", "5000")
     refused(report(run, "-o", "x.html", "--sample", "9", cwd=tmp_path), "--sample", "--samples")
     assert "default 2000" in report("--help", cwd=tmp_path).stdout
     assert list(tmp_path.iterdir()) == []

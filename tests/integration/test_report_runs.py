@@ -45,6 +45,19 @@ def test_ten_thousand_shards(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").stat().st_size < 8_000_000
 
 
+def test_how_many_pictures_and_shards(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", 2001, 1)
+
+    def seen(*options: str) -> tuple[int, int]:
+        reported("run", *options, "-o", "page.html", cwd=tmp_path)
+        data = data_of(tmp_path / "page.html")
+        return data["runs"][0]["basis"]["shards"], len(data["gallery"])
+
+    assert seen() == (2000, 240)
+    assert seen("--shards", "3") == (3, 3)
+    assert seen("--shards=all", "--samples=7") == (2001, 7)
+
+
 def test_fifty_thousand_samples_stay_fluid(tmp_path: Path, chromium: Browser) -> None:
     make_run(tmp_path / "run", 5, 10_000)
     reported("run", "--samples", "2000", "-o", "page.html", cwd=tmp_path)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from drawing import EXTENSIONS, Sample, write_shard, write_shards
 from helpers import Completed, launch, launched, refused, started, wait_until
 
 from recaption.run.paths import RunPaths
-from recaption.run.record import InputShard, Run, Submission, write_run, write_submission
+from recaption.run.record import (
+    InputShard,
+    Run,
+    Submission,
+    open_run,
+    write_run,
+    write_submission,
+)
+from recaption.status import command
+from recaption.status import main as show
+from recaption.status.overview import overview
 
 NODE = "node07"
 
@@ -141,8 +152,22 @@ def test_failed_shards_and_several_runs(tmp_path: Path) -> None:
     text = status("good", "bad", cwd=tmp_path).stdout
     assert f"python -m recaption.retry {tmp_path}/bad" in text
     assert f"python -m recaption.retry {tmp_path}/good" not in text
-    watched = status("good", "--watch", cwd=tmp_path)
-    assert watched.returncode == 0
+
+
+def test_a_watch_looks_again_until_nothing_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = make_run(tmp_path / "run", 1)
+    states, slept = ["running", "waiting", "complete", "running"], []
+    seen = [replace(overview(*open_run(paths.root)), state=state) for state in states]
+    monkeypatch.setattr(command, "overview", lambda *_: seen.pop(0))
+    monkeypatch.setattr(command.time, "sleep", slept.append)
+    assert show([str(paths.root), "--watch"]) == 0
+    assert len(seen) == 1
+    assert slept == [60, 60]
+    assert capsys.readouterr().out.count(f"{paths.root}") == 3
+    assert show([str(paths.root)]) == 1
+    assert slept == [60, 60], "without --watch it looks once"
 
 
 def test_a_killed_run_is_lost_not_running(tmp_path: Path) -> None:

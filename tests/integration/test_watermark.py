@@ -253,11 +253,11 @@ def check_members(shard: dict[str, Members], found: dict[str, Any], mode: str) -
 
 def test_the_demo_can_score(tmp_path: Path) -> None:
     model = train(tmp_path / "watermark.onnx")
-    words = ("demo", FAKE, "watermark=onnx", f"watermark.path={model}")
+    words = ("drawn", FAKE, "watermark=onnx", f"watermark.path={model}")
     result = launch(*words, cwd=tmp_path, module="demo")
     assert result.returncode == 0, result
     assert "(watermark 0." in result.stdout
-    run = tmp_path / "demo/recaptioned"
+    run = tmp_path / "drawn/recaptioned"
     scores = [row["watermark_score"] for name in markers(run) for row in rows(run, name)]
     assert len(scores) == 256
     assert sum(score < 0.5 for score in scores) > 230, "the demo's pictures bear no text"

@@ -53,7 +53,12 @@ def _tests(path: str) -> frozenset[str]:
     file = ROOT / path
     if not (path.startswith("tests/") and file.name.startswith("test_") and file.is_file()):
         return frozenset()
-    body = ast.parse(file.read_text()).body
+    return tests_in(file.read_text())
+
+
+def tests_in(text: str) -> frozenset[str]:
+    """The names of the tests in a file's text."""
+    body = ast.parse(text).body
     names = set(_functions(body))
     for node in body:
         if isinstance(node, ast.ClassDef):

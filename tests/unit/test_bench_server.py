@@ -89,7 +89,7 @@ def test_every_picture_is_asked_once_with_the_runs_own_settings(shards: list[str
 
 TERMINATED = """
 import sys
-from recaption.bench import command, server
+from recaption.bench import command, main, server
 
 def never_ready(spec, replicas, port):
     return [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
@@ -97,7 +97,7 @@ def never_ready(spec, replicas, port):
 server.command = never_ready
 command._server = lambda ours, size, gpus: server.measure_server(ours.spec, [], [], 1, ours.folder / "log")
 words = "engine=fake --parts server --images 4 --shards 1 --size 32x24 --folder made"
-command.main(words.split())
+main(words.split())
 """
 
 

@@ -19,7 +19,7 @@ from recaption.config.overrides import check_key, stored_key
 from recaption.config.schema import Config
 from recaption.config.walk import walk
 from recaption.errors import UserError
-from recaption.launch import command
+from recaption.launch import main as launch
 
 PRESETS: dict[str, dict[str, Any]] = {  # sections that have presets, and what stands in one
     "data": {"damaged": "fail"},
@@ -144,7 +144,7 @@ def planted(place: Path, key: str, value: Any, monkeypatch: pytest.MonkeyPatch) 
     # Nothing is at output.dir, so a run of an earlier version is not looked for in vain.
     monkeypatch.setattr(earlier, "VERSIONS", ())
     with pytest.raises(UserError) as refused:
-        command.main(words)
+        launch(words)
     assert not (place / "run").exists()
     return str(refused.value)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recaption.config.compose import compose_config
 from recaption.config.walk import FAKE, documented
-from recaption.launch.help import launch_help, presets
+from recaption.launch.help import keys_help, presets
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def test_every_key_is_in_the_readme() -> None:
 
 def test_keys_of_the_fake_engine_are_its_own() -> None:
     """Help and README tell them apart from those of engines that have a model."""
-    theirs, others = launch_help().split(f"\n{FAKE}:\n")
+    theirs, others = keys_help().split(f"\n{FAKE}:\n")
     assert "Fake engine" not in theirs
     for row in key_rows(fake=True):
         name = row.split("`")[1]

@@ -1,28 +1,42 @@
-"""Each key and preset has an entry that names the test showing its effect."""
+"""Each key, preset, command and option has an entry that names the test showing its effect."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import shown
 
+from recaption.__main__ import COMMANDS, parser_of
 from recaption.config.onnx import Scorer
 from recaption.config.overrides import GROUPS
 from recaption.config.walk import documented
 from recaption.launch.help import presets
 
+HELP = "-h/--help"  # of every command: tests/unit/test_arguments.py
 MOST_MISSING = 0  # entries without a test; only ever lowered
 SCORER = "scorers.NAME."
+
+
+def arguments() -> Iterator[str]:
+    """Every command, and what each takes, by all of its names: `retry -o/--output`."""
+    yield from ("recaption --help", "recaption --version")
+    for command in COMMANDS:
+        yield command
+        yield from (f"{command} {name}" for name in parser_of(command).takes if name != HELP)
+
+
 EVERY = {
     "keys": [k.name for k in (*documented(), *documented(Scorer, SCORER))] + [f"{SCORER}kind"],
     "presets": [f"{group}={name}" for group in GROUPS for name in presets(group)],
+    "commands": list(arguments()),
 }
 
 
 def table(name: str) -> dict[str, dict[str, Any]]:
-    """The entries of keys.toml or presets.toml, by their full name."""
+    """The entries of one of the .toml files, by their full name."""
     text = (shown.ROOT / f"tests/shown/{name}.toml").read_text()
     return tomllib.loads(text)
 

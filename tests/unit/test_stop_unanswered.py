@@ -11,7 +11,7 @@ from synthetic import make_run
 from recaption.cli import slurm
 from recaption.errors import TaskError
 from recaption.run.record import Submission, write_submission
-from recaption.stop.command import main
+from recaption.stop import main
 
 
 def test_a_queue_that_does_not_answer_is_not_an_empty_one(

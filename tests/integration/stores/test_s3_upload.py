@@ -16,7 +16,8 @@ from stores import S3
 
 from recaption.__main__ import run as run_command
 from recaption.shard import retrying
-from recaption.upload import command, outcome
+from recaption.upload import main as upload_main
+from recaption.upload import outcome
 from recaption.upload import s3 as uploading
 
 Upload = Callable[..., Completed]
@@ -38,7 +39,7 @@ def upload(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     def upload(*words: str) -> Completed:
         monkeypatch.setattr(sys, "argv", ["upload", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            run_command(command.main)
+            run_command(upload_main)
         out, err = capfd.readouterr()
         assert "Traceback" not in out + err
         assert isinstance(end.value.code, int)
@@ -244,7 +245,7 @@ def test_mistakes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     dest = f"s3://{s3.bucket}/set"
-    refused(upload(run), "needs a run directory and a destination")
+    refused(upload(run), "DEST: needed, a destination")
     refused(upload(run, dest, "--partail"), "did you mean --partial?")
     refused(upload(run, "gs://x/y"), "DEST", "s3://BUCKET", "hf://datasets/USER/NAME")
     refused(upload(run, "hf://models/x"), "DEST", "hf://datasets/USER/NAME")
