@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,3 +146,11 @@ def _renames(node: ast.AST) -> bool:
         or (len(node.args) == 1 and not node.keywords)  # a path's; a text's has two
     )
     return replaces or node.func.attr in RENAMING
+
+
+def test_every_module_that_the_architecture_names_is_there() -> None:
+    page = ROOT.parent / "docs/architecture.md"
+    places = [ROOT.parent, ROOT, *(path for path in ROOT.iterdir() if path.is_dir())]
+    named = set(re.findall(r"[\w/]+\.py|(?<=`)[\w/]+/(?=`)", page.read_text()))
+    assert len(named) > 40
+    assert {name for name in named if not any((place / name).exists() for place in places)} == set()
