@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow.compute as pc
 
 from recaption.cli.processes import each
+from recaption.cli.progress import with_progress
 from recaption.config.check import check_folder
 from recaption.filter.names import names_of
 from recaption.filter.vectors import fulfilled
@@ -48,7 +49,7 @@ def filter_run(options: Namespace) -> int:
     take_over(parent, state, paths, new, sorted(set(todo) - set(changed)))
     log = TaskLog(paths.inherited_log(tag))
     job = partial(rewrite_shard, parent, paths, new, where, tag)
-    for name, rows in each(job, changed):
+    for name, rows in with_progress(each(job, changed), len(changed)):
         log_published(log, name, rows)
     log.close()
     card.complete(paths, new, tag)

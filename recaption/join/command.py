@@ -5,13 +5,10 @@ from __future__ import annotations
 import sys
 import uuid
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
 from functools import partial
 
-from tqdm import tqdm
-
 from recaption.cli.processes import each
-from recaption.cli.terminal import is_live
+from recaption.cli.progress import with_progress
 from recaption.config.check import check_folder
 from recaption.errors import TaskError, UserError, bad_value
 from recaption.join.shard import Job, Joined, join_shard, whole
@@ -20,7 +17,7 @@ from recaption.run.derive import destination, log_published, make_run, parent_re
 from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
 from recaption.run.paths import RunPaths
-from recaption.run.record import InputShard, Run, derived, open_run
+from recaption.run.record import Run, derived, open_run
 from recaption.run.scan import named, scan
 from recaption.run.tasklog import TaskLog
 from recaption.shard.located import readable
@@ -47,7 +44,8 @@ def join(options: Namespace) -> int:
     marked = {name for name in paths.marked() & state.done.keys() if whole(paths, name)}
     todo = [s for s in sources if s.name in state.done and s.name not in marked]
     log, failed = TaskLog(paths.inherited_log(tag)), []
-    for result in _each(Job(parent, paths, new, spool, tag), todo):
+    job = partial(join_shard, Job(parent, paths, new, spool, tag))
+    for result in with_progress(each(job, todo), len(todo)):
         if result.error:
             failed.append(result)
             continue
@@ -68,15 +66,6 @@ def joined(parent: RunPaths, run: Run) -> Run:
     """The record of the run that output.mode=full would have made, with this parent."""
     covered = {**run.identity, "output.mode": "full"}
     return derived(run, covered, parent_record(parent, run, {"command": "join"}))
-
-
-def _each(job: Job, shards: Sequence[InputShard]) -> Iterator[Joined]:
-    """Results in order, with a bar on a terminal."""
-    bar = tqdm(total=len(shards), unit="shard", disable=not is_live(sys.stderr), leave=False)
-    with bar:
-        for result in each(partial(join_shard, job), shards):
-            yield result
-            bar.update()
 
 
 def _report(paths: RunPaths, run: Run, todo: int, failed: list[Joined]) -> int:

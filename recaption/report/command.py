@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
 from argparse import Namespace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption import __version__
-from recaption.cli.terminal import is_live
+from recaption.cli.progress import Progress
 from recaption.errors import UserError, bad_value
 from recaption.report.charts import histograms
 from recaption.report.choice import choose
@@ -83,15 +82,9 @@ def _gallery(
 ) -> tuple[list[dict[str, Any]], int]:
     """The gallery's items as JSON, and among how many samples they were chosen."""
     chosen = choose([f.candidates for f in found], options.samples)
-    progress = is_live(sys.stderr)
-
-    def tell(done: int) -> None:
-        if progress:
-            print(f"\r{done} of {len(chosen)} pictures", end="", file=sys.stderr, flush=True)
-
-    items = make_gallery(sources, chosen, reads=Reads(options.fetch, options.allow_pipe), tell=tell)
-    if progress:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    with Progress(len(chosen), "picture", announce=False) as progress:
+        reads = Reads(options.fetch, options.allow_pipe)
+        items = make_gallery(sources, chosen, reads=reads, tell=progress.show)
     return [to_json(sources, item) for item in items], max(f.rows for f in found)
 
 

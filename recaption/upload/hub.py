@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from recaption.cli.progress import Progress
 from recaption.errors import RecaptionError, UserError, bad_value
 from recaption.upload.contents import Contents, File, Shard
-from recaption.upload.outcome import Outcome, bar, tried
+from recaption.upload.outcome import Outcome, tried
 
 DEST = re.compile(
     r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?P<folder>(?:/[^/]+)*)/?"
@@ -119,14 +120,14 @@ def upload(url: str, whole: Contents, fingerprint: str) -> Outcome:
     outcome.notes += store.made
     first = [file for file in whole.first if not store.has(file)]
     outcome.add(0, len(whole.first) - len(first), 0)
-    with bar(len(whole.names)) as progress:
+    with Progress(len(whole.names), "shard") as progress:
         for batch in _batches(store, whole, outcome):
             outcome.add(0, batch.there, 0)
             _commit(store, [*first, *batch.files], batch.shards, outcome)
             first = []
             progress.update(len(batch.shards))
             if outcome.hopeless:
-                outcome.not_tried = len(whole.names) - int(progress.n)
+                outcome.not_tried = len(whole.names) - progress.done
                 break
     if not outcome.failed:
         last = [file for file in (*first, *whole.last) if not store.has(file)]

@@ -1,15 +1,11 @@
-"""What became of an upload, how it is shown, and how often something is tried."""
+"""What became of an upload, and how often something is tried."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tqdm import tqdm
-
-from recaption.cli.terminal import is_live
 from recaption.errors import RecaptionError
 from recaption.shard.retrying import retried, said
 
@@ -36,11 +32,6 @@ class Outcome:
 
     def add(self, sent: int, there: int, size: int) -> None:
         self.sent, self.there, self.size = self.sent + sent, self.there + there, self.size + size
-
-
-def bar(total: int) -> tqdm:  # type: ignore[type-arg]
-    """Progress by shards, on a terminal only."""
-    return tqdm(total=total, unit="shard", disable=not is_live(sys.stderr), leave=False)
 
 
 def tried(action: Callable[[], T], final: Callable[[BaseException], str]) -> T:

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
+from recaption.cli.progress import Progress
 from recaption.errors import RecaptionError, bad_value
 from recaption.shard import remote
 from recaption.upload.contents import Contents, File, Shard
-from recaption.upload.outcome import Outcome, bar, tried
+from recaption.upload.outcome import Outcome, tried
 
 WORKERS = 8  # shards at a time
 PART = 16 << 20  # bytes; files of two parts and more are sent in parts
@@ -80,14 +81,14 @@ def upload(url: str, whole: Contents, fingerprint: str) -> Outcome:
     outcome = Outcome()
     sent, there, size = _files(store, whole.first)
     outcome.add(sent, there, size)
-    with bar(len(whole.names)) as progress:
+    with Progress(len(whole.names), "shard") as progress:
         for name, result in _shards(store, whole, outcome):
             if isinstance(result, str):
                 outcome.failed[name] = result
             else:
                 outcome.add(*result)
             progress.update()
-    outcome.not_tried = len(whole.names) - int(progress.n) if outcome.hopeless else 0
+    outcome.not_tried = len(whole.names) - progress.done if outcome.hopeless else 0
     if not outcome.failed:
         outcome.add(*_files(store, whole.last))
     return outcome

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from recaption.cli.processes import each
-from recaption.cli.terminal import Progress, Style
+from recaption.cli.progress import with_progress
+from recaption.cli.terminal import Style
 from recaption.errors import UserError
 from recaption.run.brace_patterns import open_clip_command
 from recaption.run.paths import RunPaths
@@ -87,10 +88,7 @@ def _shards(
     """Findings of every published shard, in order; says how many have been read."""
     shards = [shard for shard in run.shards if shard.name in state.done]
     check = partial(check_shard, paths, run, against_input=against_input)
-    with Progress(len(shards), "shard") as progress:
-        for findings in each(check, shards, few=FEW, chunk=_chunk(shards)):
-            yield findings
-            progress.update()
+    return with_progress(each(check, shards, few=FEW, chunk=_chunk(shards)), len(shards))
 
 
 def _chunk(shards: list[InputShard]) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from recaption.cli import terminal
-from recaption.cli.terminal import Progress, has_colors, is_live
+from recaption.cli import progress as module
+from recaption.cli.progress import LINE_SECONDS, Progress, with_progress
+from recaption.cli.terminal import has_colors, is_live
 from recaption.task import summary
 from recaption.task.summary import SECONDS, Summary
 
@@ -49,17 +50,37 @@ def test_what_a_terminal_gets(
 
 def test_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with Progress(1000, "shard") as progress:
         for _ in range(600):
-            clock[0] += 0.1
+            clock[0] += LINE_SECONDS / 50
             progress.update()
     lines = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == "0 of 1000 shards"
     assert 11 <= len(lines) - 1 <= 13
     assert lines[1].startswith("5")
     assert lines[1].endswith("s left")
+
+
+def test_a_text_is_said_at_once_and_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(2, "shard", announce=False) as progress:
+        for done, text, at_once in (
+            (0, "a", True),
+            (0, "a", True),
+            (1, "b", False),
+            (2, "c", True),
+        ):
+            progress.show(done, text, at_once=at_once)
+    assert capsys.readouterr().err.splitlines() == ["0 of 2 shards, a", "2 of 2 shards, c"]
+
+
+def test_a_terminal_s_bar_is_drawn_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Screen())
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(with_progress(range(20_000), 20_000)) == list(range(20_000))
+    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert 1 <= shown.count("\r") < 1000
 
 
 def test_few_things_need_no_line(capsys: pytest.CaptureFixture[str]) -> None:
