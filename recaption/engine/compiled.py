@@ -12,6 +12,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import sys
 import tarfile
 import threading
@@ -36,7 +38,8 @@ HASHED = 16  # characters of a copy's sha256 in its name
 PATHS = "vllm_compile_cache.py"  # in which vLLM 0.25 keeps absolute paths
 CHUNK = 1 << 20
 PATIENCE_SECONDS = 240.0  # several times what a compilation takes; vLLM gives a core 600 to start
-ABANDONED = 86_400.0  # seconds after which nobody writes a copy any longer
+KEPT = 60 * 86_400.0  # seconds without an engine that begins with it
+OURS = re.compile(r"[0-9a-f]{32}(-[0-9a-f]{16}\.tar|\.[0-9a-f]{32}\.tmp|\.\d+|\.failed)")
 T = TypeVar("T")
 
 
@@ -51,6 +54,8 @@ class Compiled:
     def begin(self, patience: float) -> None:
         """Have this engine's processes use it, from a copy where this node has nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        os.utime(self.folder)
+        _prune(self.folder.parent)
         with locked(self.folder) as ours:
             if ours and not ready(self.folder).exists():
                 self._fetch()
@@ -65,9 +70,7 @@ class Compiled:
         temporary = self.shared / f"{self.key}.{uuid.uuid4().hex}.tmp"
         try:
             self.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for other in self.shared.glob("*.tmp"):
-                if time.time() - other.stat().st_mtime > ABANDONED:
-                    other.unlink()
+            _prune(self.shared)
             if self._copies() or not ready(self.folder).exists():
                 return
             with temporary.open("xb") as file, tarfile.open(fileobj=file, mode="w") as tar:
@@ -101,6 +104,7 @@ class Compiled:
                 say(f"compiled code in {copy} is not used: {e}")
                 continue
             ready(self.folder).touch()
+            os.utime(copy)
             return
 
 
@@ -134,7 +138,11 @@ def with_code(spec: Spec, gpu: str, start: Callable[[], T]) -> T:
     code = compiled_code(spec, gpu)
     if code is None:
         return start()
-    code.begin(min(PATIENCE_SECONDS, spec.config.engine.start_seconds / 3))
+    try:
+        code.begin(min(PATIENCE_SECONDS, spec.config.engine.start_seconds / 3))
+    except OSError as e:
+        say(f"compiled code is not shared: {e}")
+        return start()
     try:
         engine = start()
     except Exception:
@@ -142,6 +150,16 @@ def with_code(spec: Spec, gpu: str, start: Callable[[], T]) -> T:
         raise
     threading.Thread(target=code.keep, daemon=True).start()
     return engine
+
+
+def _prune(place: Path) -> None:
+    """Remove what no engine has begun with for long, of all that is named as here."""
+    for path in place.iterdir():
+        if OURS.fullmatch(path.name) and time.time() - path.lstat().st_mtime > KEPT:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _failures(local: Path, key: str) -> Path:

@@ -64,7 +64,10 @@ def locked(folder: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
-            yield True
+            try:
+                yield True
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # a child that it forked may have the file open
 
 
 def say(text: str) -> None:

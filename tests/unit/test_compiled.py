@@ -147,6 +147,22 @@ def test_a_folder_that_cannot_be_written_is_said(
     assert f"engine.cache={tmp_path}/file/below: " in capfd.readouterr().out
 
 
+def test_only_what_is_named_so_and_old_is_removed(tmp_path: Path) -> None:
+    key, then = "0" * 32, time.time() - compiled.KEPT - 60
+    ours = (f"{key}-{'a' * 16}.tar", f"{key}.{'b' * 32}.tmp", f"{key}.3", f"{key}.failed")
+    others = ("precious.tar", "x.tmp", f"{key}.tar", "1")
+    for name in (*ours, *others):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (then, then))
+    (tmp_path / f"{key}.4").mkdir()
+    compiled._prune(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, f"{key}.4"}
+    (tmp_path / f"{key}.4/vllm").mkdir()
+    os.utime(tmp_path / f"{key}.4", (then, then))
+    compiled._prune(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*others}
+
+
 def spec_of(tmp_path: Path, **engine: Any) -> Spec:
     config = Config()
     config.engine = dataclasses.replace(config.engine, cache=str(tmp_path / "shared"), **engine)
@@ -204,5 +220,9 @@ def test_each_kind_of_engine_has_a_place_of_its_own(
     assert len({plain, *others}) == 5
     (tmp_path / f"recaption-compiled-{os.geteuid()}").chmod(0o777)
     assert compiled_code(spec_of(tmp_path), "GPU") is None, "others could put code there"
+    monkeypatch.setattr(
+        compiled, "compiled_code", lambda *_: Compiled(Path("/proc/x"), "x", tmp_path)
+    )
+    assert with_code(spec_of(tmp_path), "GPU", lambda: "starts all the same")
     monkeypatch.setenv("VLLM_CACHE_ROOT", "/elsewhere")
     assert compiled_code(spec_of(tmp_path), "GPU") is None, "the environment says where"
