@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 
 def pairs(run: Path | str, *, inputs: str | None = None, allow_pipe: bool = False) -> DataPipeline:
-    """The captioned samples of a run with output.mode=captions, each with its source's members.
+    """A webdataset pipeline of a captions-only run's captioned samples, with their source's members.
 
     A webdataset pipeline, to be decoded, shuffled and batched as any: samples come in the order of
     the source, which webdataset reads; `txt` and `json` are the run's. Nodes and workers of a data

@@ -60,7 +60,7 @@ def run(command: Callable[[list[str]], int]) -> None:
 
 
 def _denied(error: PermissionError) -> str:
-    """A file of somebody else's: what it is, and who could change that."""
+    """The message for a file of another user's: its path, and who could give access."""
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

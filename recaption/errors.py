@@ -1,4 +1,4 @@
-"""Errors, by who has to act.
+"""The errors that this package raises, by who has to act.
 
 RecaptionError
 ├── UserError            a wrong key, value or path: one message, exit code 2
@@ -63,7 +63,7 @@ def bad_value(key: str, value: object, valid: str) -> UserError:
 
 
 def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:
-    """As bad_value, for one of a list of names, with the nearest one as a hint."""
+    """As bad_value, for a name that is not in a list; suggests the nearest one."""
     names = sorted(choices)
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -71,7 +71,7 @@ def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:
 
 
 def bad_key(key: str, siblings: Iterable[str]) -> UserError:
-    """A key that does not exist, with the ones that do at its place."""
+    """A message for a key that does not exist, which lists the keys that do."""
     parent, _, leaf = key.rpartition(".")
     names = sorted(siblings)
     near = difflib.get_close_matches(leaf, names, n=1)

@@ -1,4 +1,4 @@
-"""Versions of what shapes a caption, recorded with runs and shards."""
+"""Versions of the packages that may change captions, recorded with runs and shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain way to recaption shards, written to compare with: nobody should use it.
+"""A plain way to recaption shards, as a baseline for comparison; not for use.
 
 DataLoader workers read WebDataset shards, decode each picture, encode it as PNG and hash its
 pixels; the main process calls `LLM.generate` on 48 pictures at a time, with tensor parallelism
@@ -68,10 +68,10 @@ class Saver:
 
 
 def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any]:
-    """Caption `most` samples, in whole batches; returns images, seconds and tokens after the first
-    batch, which waits for the readers to fill their queues.
+    """Caption `most` samples, in whole batches; returns images, seconds and tokens.
 
-    Workers share the shards out, so that there should be as many shards as WORKERS.
+    The first batch is not counted, since it waits for the readers to fill their queues. The shards are
+    divided among the workers, so there should be as many shards as WORKERS.
     """
     from recaption.engine.bare import MARK
     from recaption.engine.vllm import VllmRenderer, whole_model
@@ -106,7 +106,7 @@ def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    # Its own process: SPEC.json, the output folder, how many, the shards; JSON is its last line.
+    # Runs as a process with SPEC.json, output folder, count and shards; prints JSON as its last line.
     read = Spec.from_json(Path(sys.argv[1]).read_text())
     measured = run(read, sys.argv[4:], Path(sys.argv[2]), int(sys.argv[3]))
     print(json.dumps(measured), flush=True)

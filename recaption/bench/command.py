@@ -28,8 +28,8 @@ from recaption.launch.interrupt import interruptible
 from recaption.launch.options import Options
 from recaption.versions import versions
 
-WARM_FIRST = 900_000_000  # the number of the first picture that only warms a server
-TEXT_TOKENS = 40  # of a prompt around its picture, for the roofline
+WARM_FIRST = 900_000_000  # number of the first of the pictures that warm a server
+TEXT_TOKENS = 40  # tokens of a prompt's text, assumed for the roofline
 
 
 def bench(options: Namespace) -> int:
@@ -57,7 +57,7 @@ def _can_write(path: Path) -> bool:
 
 
 def _given(folder: str | None) -> str | None:
-    """The folder that was asked for, made where it is not there yet."""
+    """The folder that was asked for; made if it does not exist."""
     if folder:
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _server(ours: Ours, size: tuple[int, int], gpus: int) -> Measured:
 def _roofline(
     result: dict[str, Any], model: Path, config: Any, gpus: int, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """The arithmetic ceiling of these GPUs and the engine's share of it, where both are known."""
+    """The arithmetic ceiling of these GPUs and the engine's share of it, if both are known."""
     try:
         known = roofline.load(model)
     except OSError:

@@ -13,8 +13,8 @@ SERVER = "server"  # the part that is measured only where it is named
 class Measured:
     """Images, seconds and tokens of one part; further figures in `details`.
 
-    `middle` is the rate in images/s between the first and the last quarter of the images: a run's
-    start and tail weigh in short ones. It is None where the ends were not timed.
+    `middle` is the rate in images/s between the first and the last quarter of the images, since start
+    and end matter in short runs. It is None if the single images were not timed.
     """
 
     images: int
@@ -30,7 +30,7 @@ class Measured:
 
 
 def middle_rate(times: Sequence[float]) -> float | None:
-    """Images/s between the first and the last quarter of `times`, at which images were done."""
+    """Images/s between the first and the last quarter of `times`, when images were done."""
     ordered = sorted(times)
     first, last = len(ordered) // 4, (3 * len(ordered)) // 4
     if last <= first or ordered[last] <= ordered[first]:

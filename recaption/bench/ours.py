@@ -1,6 +1,6 @@
-"""Measuring this program: the engine alone on inputs made beforehand, then tar to published tar.
+"""Measures this program: the engine alone on prepared inputs, then all from tar to published tar.
 
-Both happen in one task with the same engines, so that their ratio says what the pipeline costs.
+Both use the same engines in one task, so that their ratio says what the pipeline costs.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from recaption.run.record import InputShard, Run, plain_config
 from recaption.shard.index import index_shard
 from recaption.task.attempt import make_context
 
-REPLAYED = 64  # different inputs per engine
-WARM = 256  # images per engine before a clock starts
+REPLAYED = 64  # different inputs that are replayed per engine
+WARM = 256  # images per engine before the clock starts
 PATIENCE = 1800.0
 Replayed = tuple[float, list[float], int]  # start, when each image was done, tokens
 
@@ -72,7 +72,7 @@ class AllShards:
 
 
 class Ours:
-    """A task as a run would start it, its engines ready: measure the engines, then the pipeline."""
+    """A task as a run would start it, with ready engines; measures the engines, then the pipeline."""
 
     def __init__(self, config: Config, prompts: list[Prompt], folder: Path) -> None:
         config.output.dir = str(folder)
@@ -108,9 +108,9 @@ class Ours:
         self.pipeline.close()
 
     def measure_engines(self, images: int, *, seeded: bool = True) -> Measured:
-        """The engines on inputs that are all there beforehand, a window of them in flight.
+        """Measure the engines on prepared inputs, with a full window of them in flight.
 
-        With the run's seeds, if it has any, unless `seeded` is false.
+        The run's seeds, if it has any, are used unless `seeded` is false.
         """
         handles = self.pipeline.engines.handles
         share = max(1, images // len(handles))
@@ -121,7 +121,7 @@ class Ours:
         return Measured(len(times), seconds, tokens, {}, middle_rate(times))
 
     def _replayed(self, counts: Sequence[int], seeded: bool) -> list[Replayed]:
-        """What each engine says of the last of several replays; workers and engines are warm then."""
+        """Each engine's results of the last of several replays; the earlier ones warm it up."""
         works = self._prepared()
         places = [(cast(int, w.offset), w.length) for w in works]
         handles = self.pipeline.engines.handles
@@ -185,7 +185,7 @@ class Ours:
         return {pid: name for pid, name in named.items() if pid is not None}
 
     def _prepared(self) -> list[Work]:
-        """Works of the first shard, held in shared memory, once every worker has prepared some."""
+        """Prepared samples of the first shard, in shared memory, once every worker has made some."""
         shard = self.run.shards[0]
         with open(shard.url, "rb") as file:
             samples = index_shard(file).samples[:REPLAYED]

@@ -1,4 +1,4 @@
-"""What the device itself can do: one large matrix product and one large copy, best of fifty each."""
+"""The speed of the device itself: a large matrix product and a large copy, best of fifty each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-SIDE = 8192  # of a bf16 matrix product
+SIDE = 8192  # rows and columns of the bf16 matrices
 COPIED = 4 << 30  # bytes, read once and written once
 TIMES = 50
 
 
 def measured_rates() -> tuple[float, float] | None:
-    """FLOP/s of the product and bytes/s of the copy on the first GPU; None where there is none.
+    """FLOP/s of the product and bytes/s of the copy on the first GPU; None if there is none.
 
-    Measured in a process of its own, which lets go of the device.
+    They are measured in a separate process, so that the device is free again.
     """
     ended = subprocess.run(
         [sys.executable, "-m", "recaption.bench.rates"],

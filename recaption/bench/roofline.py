@@ -1,9 +1,9 @@
-"""What a captioned picture costs by arithmetic alone, and so the most images/s that one GPU can do.
+"""The arithmetic that a caption costs, and so the upper bound of images/s for one GPU.
 
-Known for Qwen2.5-VL, Qwen3-VL and LLaVA-NeXT, from config.json and preprocessor_config.json. Counted
-are the matrix products and attention, in bf16; not norms, activations, sampling, or a picture's
-decoding. The vision encoder and the prefill take their FLOPs' time, a decode step that of its FLOPs or
-that of the bytes it reads (weights once per step, the KV cache of every sequence), whichever is longer.
+Supports Qwen2.5-VL, Qwen3-VL and LLaVA-NeXT, by their config.json and preprocessor_config.json. Counts
+matrix products and attention in bf16, but not norms, activations, sampling, or decoding of pictures.
+Vision encoder and prefill are bound by their FLOPs; a decode step by its FLOPs or by the bytes it reads
+(the weights once per step, the KV cache of every sequence), whichever takes longer.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Model:
         )
 
     def _patches(self, width: int, height: int, max_pixels: int | None) -> tuple[int, float]:
-        """Image tokens and the vision encoder's FLOPs where every patch of the picture is one row."""
+        """Image tokens and vision encoder FLOPs for a model that splits the picture into patches."""
         limits = self.preprocessor.get("size", {})
         least = self.preprocessor.get("min_pixels") or limits["shortest_edge"]
         most = max_pixels or self.preprocessor.get("max_pixels") or limits["longest_edge"]
@@ -185,7 +185,7 @@ class Model:
         return tokens, 2 * (products + tokens * self.merger_weights) + attention
 
     def _tiles(self, width: int, height: int) -> tuple[int, float]:
-        """Image tokens and the vision encoder's FLOPs for a picture seen whole and in square tiles."""
+        """Image tokens and vision encoder FLOPs for a model that sees the whole picture and tiles."""
         side, grid = (
             self.vision("image_size"),
             self.vision("image_size") // self.vision("patch_size"),
@@ -213,6 +213,6 @@ class Model:
 
 
 def load(folder: Path) -> Model:
-    """The model in `folder`; OSError where a file is missing."""
+    """The model in `folder`; OSError if a file is missing."""
     files = ("config.json", "preprocessor_config.json")
     return Model(*(json.loads((folder / name).read_text()) for name in files))

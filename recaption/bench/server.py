@@ -1,7 +1,7 @@
-"""What many would use instead: `vllm serve` with its defaults, and an asynchronous client.
+"""Measures the common alternative: `vllm serve` with its defaults and an asynchronous client.
 
-The client keeps a number of requests in flight, each with one picture of the shards in base64, from
-empty to empty. The server is warmed with pictures of its own first.
+The client keeps a fixed number of requests in flight, each with one picture in base64. Other pictures
+warm the server up first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def measure_server(
 ) -> Measured:
     """Start the server on `gpus` GPUs, warm it, and caption every picture of `shards` once.
 
-    Raises TaskError where it does not start or a request fails, naming its `log`.
+    Raises TaskError if it does not start or a request fails, naming its `log`.
     """
     replicas = gpus // spec.config.engine.tensor_parallel
     with _served(spec, replicas, log) as url:
@@ -53,7 +53,7 @@ def measure_server(
 
 
 def command(spec: Spec, replicas: int, port: int) -> list[str]:
-    """The server's command line: what names the model, and nothing that tunes it."""
+    """The server's command line, which names the model and tunes nothing."""
     model = spec.config.model
     words = [
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(spec.model_path)),

@@ -1,4 +1,4 @@
-"""Shards of synthetic photographs: textured, so that JPEG and the decoder have real work.
+"""Shards of synthetic photographs, with textures as costly to decode as real ones.
 
 No two pictures are the same, or a server's caches would answer instead of its engine.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 TEXTURES = 64
 QUALITY = 90
-FEW = 4096  # megabytes of pixels that are drawn in this process
+FEW = 4096  # megabytes of pixels up to which pictures are drawn in this process
 
 
 def make_shards(

@@ -1,7 +1,7 @@
 """Memory and CPU time of a process tree over time, watched from a process of its own.
 
-A thread of the task would take its loop's time, and reading the proportional memory of a process
-holds up what it maps meanwhile: that is done for a small share of the time only.
+It is not a thread of the task, which would slow its loop down. Reading the proportional memory of a
+process delays that process, so this is done rarely.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from multiprocessing.connection import Connection
 import psutil
 
 INTERVAL = 0.5  # seconds
-SHARE = 0.02  # of the time that goes into reading proportional memory, at most
-WINDOWS = 10  # a line goes through the lowest of each
-LEAST = 2  # samples in each
+SHARE = 0.02  # of the time is spent reading proportional memory, at most
+WINDOWS = 10  # growth is the slope of a line through the lowest value in each window
+LEAST = 2  # samples in each window
 WATCHING = "watching"
 
 
 @dataclass
 class Usage:
-    """What was seen of one process: its parent, CPU seconds since the first look, memory."""
+    """One process: its parent, CPU seconds since the first sample, memory over time."""
 
     parent: int
     cpu: float = 0.0
@@ -49,7 +49,7 @@ class Watch:
         self.names: dict[int, str] = {}
 
     def __enter__(self) -> Watch:
-        """Returns once the first sample is there."""
+        """Returns after the first sample."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         arguments = (theirs, os.getpid())
@@ -98,7 +98,7 @@ class Watch:
 
 
 class _Samples:
-    """What is known of the processes of a tree; its peak of proportional memory."""
+    """Samples of the processes of a tree, and the peak of its proportional memory."""
 
     def __init__(self, pid: int) -> None:
         self.root = psutil.Process(pid)

@@ -15,9 +15,8 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Submission, read_submission, submission_numbers
 from recaption.run.tasklog import read_log
 
-SUBMITTING_SECONDS = (
-    120.0  # that submitting may take; a launch on another machine cannot be seen to end
-)
+# how long submitting may take; a launch on another machine cannot be seen to end
+SUBMITTING_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

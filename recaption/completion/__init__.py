@@ -1,4 +1,4 @@
-"""recaption.completion: prints a script that lets a shell complete recaption's words."""
+"""recaption.completion: prints a script that lets a shell complete recaption's arguments."""
 
 from __future__ import annotations
 

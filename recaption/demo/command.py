@@ -1,4 +1,4 @@
-"""recaption.demo: draws four small shards and recaptions them with the tiny model, all here."""
+"""recaption.demo: draws four small shards and recaptions them with the tiny model, on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OLD = "untitled picture"
 
 
 def demo(options: Namespace) -> int:
-    """Draw, launch, and show; the second time nothing is left to do but to show."""
+    """Draw, launch, and show the captions; run again, it only shows them."""
     places, words = split_words(options.folder, *options.words)
     if len(places) > 1:
         raise UserError(f"demo: needs one folder, given: {', '.join(places)} (see --help)")

@@ -1,4 +1,4 @@
-"""What the doctor says: one line per thing looked at."""
+"""The doctor's checks and their results, one line each."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `advice` says what to do where it is not ok."""
+    """One check's result; `advice` says what to do if it is not ok."""
 
     name: str
     result: str
     text: str
     advice: str = ""
-    where: str = ""  # the node; empty for the machine that the doctor was started on
+    where: str = ""  # the node; '' for the machine on which the doctor was started
 
 
 def ok(name: str, text: str) -> Check:
@@ -35,7 +35,7 @@ def fail(name: str, text: str, advice: str) -> Check:
 
 
 def tried(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
-    """The checks that `look` makes; what it cannot do is a failure of its own."""
+    """The checks that `look` makes; an error in it becomes a failed check."""
     try:
         return list(look())
     except RecaptionError as e:

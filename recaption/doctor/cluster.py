@@ -1,4 +1,4 @@
-"""What a Slurm cluster allows, as its controller tells it."""
+"""Checks what a Slurm cluster allows, by asking its controller."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 
 
 def check_cluster(config: Config, shards: int) -> list[Check]:
-    """Every check that needs no job; `shards` is their number, 0 where it is not known."""
+    """Every check that needs no job; `shards` is their number, 0 if unknown."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         advice = "run it on a login node, or use slurm=local"
@@ -150,7 +150,7 @@ def _accounting(config: Config, settings: dict[str, str]) -> Iterator[Check]:
 
 
 def _test_only(config: Config) -> Iterator[Check]:
-    """What sbatch says about the very script that launch would submit."""
+    """sbatch --test-only, with the same script that launch would submit."""
     with tempfile.TemporaryDirectory() as folder:
         paths = RunPaths(Path(folder))
         paths.logs.mkdir(parents=True)
@@ -173,7 +173,7 @@ def _test_only(config: Config) -> Iterator[Check]:
 
 
 def _records(kind: str) -> dict[str, dict[str, str]]:
-    """What `scontrol show KIND` tells, by name."""
+    """The records of `scontrol show KIND`, by name."""
     found = {}
     for line in _answer("scontrol", "-o", "show", kind).splitlines():
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)

@@ -1,4 +1,4 @@
-"""The command: composes a configuration as launch does, looks at everything, and prints what it saw."""
+"""The command: composes a configuration as launch does, makes all checks, and prints them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def examine(options: Namespace) -> int:
 
 
 def _effects(config: Config, words: Sequence[str]) -> list[Check]:
-    """What launch would refuse for a new run, and what it would remark on."""
+    """Launch's refusals for a new run, and its warnings, as checks."""
     named = {word.partition("=")[0].lstrip("+~") for word in words}
     advice = "launch refuses it for a new run"
     found = [fail("keys", text, advice) for text in refusals(config, [config.prompt], named)]
@@ -64,7 +64,7 @@ def _effects(config: Config, words: Sequence[str]) -> list[Check]:
 
 
 def _look(config: Config, wait: float, add: Callable[[Sequence[Check]], None]) -> None:
-    """Everything, each check said as soon as it is known."""
+    """All checks; each is printed as soon as it is known."""
     cluster = config.slurm.kind == "cluster"
     shards: list[InputShard] = []
     if config.data.shards:
@@ -99,7 +99,7 @@ def _input(config: Config, shards: list[InputShard]) -> list[Check]:
 
 
 def _same_files(here: Sequence[Check], there: Sequence[Check]) -> list[Check]:
-    """A file that is found on both sides has to be the same."""
+    """Check that files found on this machine and on the node are the same."""
     seen = {check.name: check for check in here if check.result == OK}
     return [
         fail(c.name, f"here {seen[c.name].text}, there {c.text}", "one file for all nodes")

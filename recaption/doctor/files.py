@@ -1,4 +1,4 @@
-"""The model's files, its chat template, and the ONNX models."""
+"""Checks the model's files, its chat template, and the ONNX models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORT = 12  # characters of a hash that are shown
 
 
 def check_files(config: Config) -> list[Check]:
-    """What the tasks read besides the shards, as it is seen from this machine."""
+    """Check, from this machine, the files that tasks read besides the shards."""
     found = []
     if config.engine.kind == "vllm":
         found += tried("model", lambda: _model(config.model))
@@ -30,7 +30,7 @@ def check_files(config: Config) -> list[Check]:
 
 
 def folder_of(model: Model) -> Path | None:
-    """Where a model's files are; None where they are still to be downloaded."""
+    """The folder of a model's files; None if they are still to be downloaded."""
     return model_folder(model.path) if model.path else snapshot_here(model)
 
 

@@ -1,4 +1,4 @@
-"""The output directory: whether files can be published in it, and whether there is room."""
+"""Checks whether files can be published in the output directory, and whether it has room."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def probing(folder: Path) -> Iterator[Path]:
 
 
 def check_folder(folder: Path, shards: Sequence[InputShard], *, full: bool) -> list[Check]:
-    """Permission, links, renames, syncing, room; `full` shards are as large as their input."""
+    """Check permission, links, renames, fsync and room; `full` shards are as large as their input."""
     try:
         with probing(folder) as probe:
             found = [ok("output folder", f"{folder} ({_kind(folder)}) can be written")]
@@ -89,7 +89,7 @@ def _room(folder: Path, shards: Sequence[InputShard], *, full: bool) -> Iterator
 
 
 def _kind(folder: Path) -> str:
-    """The file system that holds a folder, such as nfs4 or ext4."""
+    """The type of the file system that holds a folder, such as nfs4 or ext4."""
     real = folder.resolve()
     best, kind = 0, "unknown file system"
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Imports vLLM and says as JSON what it sees; a process of its own, since it takes long and may die."""
+"""Imports vLLM and prints what it sees as JSON; a separate process, since it is slow and may die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job of one task with a launch's own settings: what the nodes are like."""
+"""Submits one job with launch's settings, to check what the nodes are like."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from recaption.run import shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import plain_config
 
-REPORT_SECONDS = 600.0  # for the checks of a job that runs
-LATE_SECONDS = 15.0  # for what a job wrote before it ended
-LAST_LINES, SHOWN = 3, 500  # of its log, and their characters
-QUEUE_SECONDS = 1.0  # between two questions to squeue
+REPORT_SECONDS = 600.0  # in which a running job has to make its checks
+LATE_SECONDS = 15.0  # in which an ended job's files have to become visible
+LAST_LINES, SHOWN = 3, 500  # lines of its log that are shown, and their characters
+QUEUE_SECONDS = 1.0  # between two calls of squeue
 PATIENCE = ("Priority", "Resources", "None", "", "BeginTime", "Dependency", "JobArrayTaskLimit")
 
 
 class OneJob:
-    """The submitted job, and what squeue says about it."""
+    """The submitted job and its state in the queue."""
 
     def __init__(self, job_id: str) -> None:
         self.id = job_id
@@ -46,7 +46,7 @@ class OneJob:
         self.seen: slurm.Job | None = slurm.Job("PENDING", "", "")
 
     def look(self) -> slurm.Job | None:
-        """Its entry in the queue, None when it has left; as it was before while nobody answers."""
+        """Its entry in the queue, None once it has left; the last one while squeue does not answer."""
         if time.monotonic() - self.last_look >= QUEUE_SECONDS:
             found = slurm.jobs([self.id])
             if found is not None:
@@ -122,7 +122,7 @@ def _never_started(job: str, entry: slurm.Job, seconds: float) -> Check:
 
 
 def _silent(job: str, paths: RunPaths) -> Check:
-    """The job ended, or hung, without a word; its log may say why."""
+    """The check for a job that ended or hung without a report; its log may say why."""
     names = [name for name in sorted(shared.names(paths.logs)) if name.startswith(job)]
     logs = [shared.content(paths.logs / name) for name in names if name.endswith(".out")]
     lines = [x for log in logs for x in log.decode(errors="replace").splitlines() if x.strip()]
@@ -157,7 +157,7 @@ def _visibility(report: Report, lease: float) -> Iterator[Check]:
 
 
 def _scontrol(paths: RunPaths) -> Check:
-    """What the batch script could learn from the controller, which it has to ask for a requeue."""
+    """Whether the batch script can reach the controller, which it has to ask for a requeue."""
     advice = "tasks that are stopped cannot be requeued; recaption.retry goes on with them"
     try:
         text = shared.content(paths.root / SCONTROL).decode(errors="replace").strip()

@@ -1,4 +1,4 @@
-"""What a task needs of the machine that it runs on."""
+"""Checks what a task needs of the machine on which it runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_LIMIT = 1 << 60
 
 
 def check_node(config: Config) -> list[Check]:
-    """Everything about this machine, and the files as they are seen from here."""
+    """All checks of this machine, and of the files as seen from it."""
     engine = config.engine.kind == "vllm"
     found = tried("packages", lambda: check_packages(engine=engine))
     if engine and build():
@@ -65,9 +65,9 @@ def _imported() -> Iterator[Check]:
 
 
 def _arguments(config: Config) -> Iterator[Check]:
-    """What launch tries where vLLM is installed beside it."""
+    """The trial that launch makes if vLLM is installed on its machine."""
     folder = folder_of(config.model)
-    if folder is None:  # said with the model's files
+    if folder is None:  # reported by the check of the model's files
         return
     fault = find_fault(Spec(config, (config.prompt,), str(folder)))
     if fault is None:
@@ -88,7 +88,7 @@ def _gpus(config: Config) -> Iterator[Check]:
             advice = "ask for some (slurm.gpus, slurm.partition), and see `nvidia-smi` on the node"
             yield fail("gpus", "none is visible", advice)
         return
-    engines = len(engine_devices(config))  # UserError where they do not suffice
+    engines = len(engine_devices(config))  # UserError if they do not suffice
     yield ok("gpus", f"{len(gpus)} × {_gpu_name()}, for {engines} engines")
 
 
@@ -124,7 +124,7 @@ def _cpus_and_memory(config: Config) -> Iterator[Check]:
 
 
 def _shared_memory(config: Config) -> Iterator[Check]:
-    """NCCL and vLLM's processes of one tensor-parallel group talk through /dev/shm."""
+    """Check /dev/shm, through which the processes of a tensor-parallel group communicate."""
     if config.engine.tensor_parallel > 1:
         free = shutil.disk_usage("/dev/shm").free
         if free < GIB:
@@ -135,7 +135,7 @@ def _shared_memory(config: Config) -> Iterator[Check]:
 
 
 def _cgroup_room() -> int:
-    """Bytes until this process's memory cgroup is full, in either version of cgroups."""
+    """Bytes left in this process's memory cgroup, in version 1 or 2 of cgroups."""
     room = NO_LIMIT
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

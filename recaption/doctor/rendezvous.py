@@ -1,7 +1,7 @@
-"""A folder as two machines see it: each waits for what the other has written there.
+"""Checks that two machines see the same folder: each waits for a file of the other's.
 
-HERE_FIRST is written before the job starts, NODE by the job, HERE_SECOND when NODE was seen, REPORT at
-the end; the job's own clock tells how long HERE_SECOND took: the way there and back.
+HERE_FIRST is written before the job starts, NODE by the job, HERE_SECOND once NODE is seen here, and
+REPORT at the end. The time until the job sees HERE_SECOND, by its own clock, is that of a round trip.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ POLL = 0.1
 
 @dataclass(frozen=True)
 class Report:
-    """What a job found; seconds are None where the file was never seen."""
+    """What a job found; seconds are None for a file that was never seen."""
 
     node: str
     seen_after: float | None  # until the job saw what had been written before it started
     there_and_back: float | None
-    exclusive: bool  # its link to a name that the other side has taken was refused
+    exclusive: bool  # a link to a name that the other machine had taken was refused
     checks: list[Check]
 
 
 def write(folder: Path, name: str, content: Any = None) -> bool:
-    """Create one of the files; False if it is there."""
+    """Create one of the files; False if it exists."""
     host = socket.gethostname()
     return publish.create(
         folder / name, publish.to_json(content), folder / f"{name}@{host}-{os.getpid()}"
@@ -60,13 +60,13 @@ def wait_for(path: Path, seconds: float, go_on: Callable[[], bool] = lambda: Tru
 
 
 def scontrol_line(folder: Path) -> str:
-    """Shell for the batch script, outside of any container: whether it can reach the controller."""
+    """A shell line for the batch script that records whether it can reach the controller."""
     target = shlex.quote(str(folder / SCONTROL))
     return f'scontrol -o show job "$SLURM_JOB_ID" >{target} 2>&1 || true'
 
 
 def visit(folder: str, config: dict[str, Any]) -> None:
-    """What the job does on its node; a file that is not seen within a lease's life is not seen."""
+    """The job's part, on its node; waits for each file for at most a lease's life."""
     place, settings = Path(folder), typed_config(config)
     seconds = settings.task.lease_seconds
     seen_after = wait_for(place / HERE_FIRST, seconds)

@@ -109,7 +109,7 @@ class Compiled:
 
 
 def compiled_code(spec: Spec, gpu: str) -> Compiled | None:
-    """Where an engine's code lies; None where the environment says it, or no place can be made."""
+    """Where an engine's code lies; None if the environment says it, or no place can be made."""
     if os.environ.get(ROOT):
         return None
     engine = spec.config.engine

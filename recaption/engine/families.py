@@ -13,7 +13,7 @@ UNSPLIT = ("idefics3", "smolvlm")
 
 
 def config_of(model_path: str | None) -> dict[str, Any]:
-    """A model's config.json; empty where there is none that can be read."""
+    """A model's config.json; empty if there is none that can be read."""
     if model_path is None:
         return {}
     try:

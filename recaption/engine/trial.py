@@ -48,7 +48,7 @@ class Fault:
 def find_fault(spec: Spec) -> Fault | None:
     """Try what a run's engines will be given, in a child process; None if nothing is wrong.
 
-    Raises CannotTry where vLLM does not work on this machine.
+    Raises CannotTry if vLLM does not work on this machine.
     """
     try:
         with own_modules(spec) as modules:

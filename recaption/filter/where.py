@@ -47,7 +47,7 @@ class Where:
     """A checked expression over rows; `names` has an example value for every valid name."""
 
     def __init__(self, text: str, names: Mapping[str, Value]) -> None:
-        """Raises UserError for anything that is not of the language, or compares unlike things."""
+        """Raises UserError for an expression that is not valid or compares values of different types."""
         self.text, self.names = text.strip(), names
         try:
             if len(text) > LONGEST:

@@ -23,7 +23,7 @@ from recaption.shard.write import Reader, Settings, source_text, write_tar
 
 @dataclass(frozen=True)
 class Job:
-    """What all shards of a join have in common."""
+    """Settings that all shards of a join share."""
 
     parent: RunPaths
     paths: RunPaths
@@ -34,7 +34,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Joined:
-    """What became of one shard: its rows, or why there is none."""
+    """The result for one shard: its rows, or why it was not made."""
 
     name: str
     rows: Rows
@@ -100,7 +100,7 @@ def _index(run: Run, record: dict[str, Any], settings: Settings, file: BinaryIO)
 def _check(
     file: BinaryIO, index: Index, rows: Sequence[dict[str, Any]], record: Any, settings: Settings
 ) -> None:
-    """The source is the one that was captioned; write_tar checks its pictures."""
+    """Raise an error unless the source is the one that was captioned; write_tar checks pictures."""
     if index.digest != record["input"]["digest"]:
         raise InputChanged("input changed: it is not the shard that the captions were made from")
     reader = Reader(file)

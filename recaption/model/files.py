@@ -71,7 +71,7 @@ def check_architectures(model: Model, files: ModelFiles) -> None:
 def model_folder(path: str) -> Path:
     """Where a model's files are on this machine; `builtin:NAME` is in the package.
 
-    Raises UserError where there is no such folder, or it holds no model.
+    Raises UserError if there is no such folder, or it holds no model.
     """
     if path.startswith(BUILTIN):
         name = path.removeprefix(BUILTIN)

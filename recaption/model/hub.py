@@ -19,7 +19,7 @@ SECONDS = 10.0  # timeout of a question whose answer is not needed
 
 
 def snapshot_here(model: Model) -> Path | None:
-    """The snapshot of model.repo in the Hub library's cache; None where it is not there."""
+    """The snapshot of model.repo in the Hub library's cache; None if it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -66,7 +66,7 @@ def snapshot(model: Model) -> tuple[Path, str]:
 def at_commit(model: Model, frozen: Mapping[str, Any], *, named: bool) -> Model:
     """The model of an existing run, at the commit with which the run was made.
 
-    Says in a line where the branch has moved on since. Raises UserError where the revision that was
+    Prints a line if the branch has moved on since. Raises UserError if the revision that was
     `named` is another commit.
     """
     commit = frozen["revision"]

@@ -48,7 +48,7 @@ class Values:
     rules: Rules = TODAYS
 
     def of(self, field: Field) -> Any:
-        """The value of a field; None where it is missing."""
+        """The value of a field; None if it is missing."""
         match field.source:
             case "caption":
                 return self.caption

@@ -32,7 +32,7 @@ class Asked:
     ) -> tuple[Any, tuple[str, ...]]:
         """The engine's input, and the names of the prompts whose fields were cut.
 
-        Raises SampleError where a sample lacks a field, and TooLong where a prompt does not fit the
+        Raises SampleError if a sample lacks a field, and TooLong if a prompt does not fit the
         context even without its fields.
         """
         questions = {p.name: self._question(p, renderer) for p in self.prompts}

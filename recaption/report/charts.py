@@ -14,7 +14,7 @@ from recaption.report.runs import Column
 from recaption.report.statistics import LONGEST, Statistics
 
 BINS = 40  # at most
-TAIL = 0.999  # of all values are in the bins before the last, open one
+TAIL = 0.999  # share of the values in the bins before the last one, which is open
 
 
 def histograms(columns: Sequence[Column], found: Sequence[Statistics]) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def histograms(columns: Sequence[Column], found: Sequence[Statistics]) -> list[d
 
 
 def _of_counts(title: str, unit: str, counts: Sequence[Array]) -> dict[str, Any]:
-    """From how often each whole number occurs; exact quantiles."""
+    """A histogram, with exact quantiles, from the counts of each whole number."""
     size = max(map(len, counts))
     together: Array = np.sum([np.pad(c, (0, size - len(c))) for c in counts], axis=0)
     if not together.sum():

@@ -1,4 +1,4 @@
-"""Which samples the gallery shows: the worst of every kind, the extremes, and a fair rest.
+"""Chooses the samples of the gallery: the worst of every kind, extremes, and random ones.
 
 A sample's draw is a hash of its shard's URL and its position: two reports, and two runs over the
 same shards, draw the same samples.
@@ -20,9 +20,9 @@ from recaption.run.rows import CAPTIONED, FAILED, FILTERED, REJECTED
 Array = np.ndarray[Any, Any]
 Place = tuple[str, int]  # a shard's URL, a row
 SEVERITY = {FAILED: 40.0, REJECTED: 30.0, FILTERED: 20.0}
-FLAGGED = 10.0  # and one for each flag
-EXTREMES = 6  # of each measure, on each side
-WORST_SHARE, EXTREME_SHARE = 0.5, 0.25  # of the gallery, at least, where there are so many
+FLAGGED = 10.0  # severity of a flagged caption, plus one for each flag
+EXTREMES = 6  # samples per measure with the lowest, and with the highest, values
+WORST_SHARE, EXTREME_SHARE = 0.5, 0.25  # shares of the gallery, at least, if there are enough
 
 
 def severity(status: str, flags: str) -> float:
@@ -66,7 +66,7 @@ class Smallest:
 
 @dataclass
 class Candidates:
-    """Places of one run among which the gallery is chosen."""
+    """The places of one run from which the gallery is chosen."""
 
     limit: int
     kinds: dict[str, Smallest] = field(default_factory=dict)  # state, or flags of a caption

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reads:
-    """What may be read for pictures that no published shard holds."""
+    """Which sources may be read for pictures that no published shard holds."""
 
     fetch: bool = False  # remote shards, whole
     commands: bool = False  # pipe: shards, which are run
@@ -81,7 +81,7 @@ def to_json(sources: Sequence[Source], item: Item) -> dict[str, Any]:
 
 
 def clip(text: str | None, length: int = LONGEST_TEXT) -> str:
-    """A text of at most `length` characters, and a note where more was cut."""
+    """A text of at most `length` characters, with a note if it was cut."""
     text = text or ""
     if len(text) <= length:
         return text
@@ -89,7 +89,7 @@ def clip(text: str | None, length: int = LONGEST_TEXT) -> str:
 
 
 def _cells(source: Source, item: Item) -> list[dict[str, Any] | None]:
-    """One for each prompt; None where the run has no such sample."""
+    """The cells of one run, one per prompt; None if the run does not have the sample."""
     row = item.rows.get(source.number)
     if row is None:
         return [None] * len(source.columns.prompts)
@@ -136,7 +136,7 @@ def _joined(sources: Sequence[Source], chosen: Sequence[Place]) -> list[Item]:
 
 
 def _keys(tables: Sequence[pa.Table], places: Sequence[int]) -> list[str]:
-    """Keys of rows; runs with data.max_samples have fewer rows than others."""
+    """The keys of rows; runs with data.max_samples have fewer rows than others."""
     keys: dict[str, None] = {}
     for place in places:
         table = next((t for t in tables if place < t.num_rows), None)
@@ -151,13 +151,13 @@ def _table(source: Source, url: str) -> pa.Table | None:
     try:
         return shared.patiently(lambda: pq.ParquetFile(path)).read(names, use_threads=False)
     except (pa.ArrowException, OSError, ValueError):
-        return None  # it could be read a moment ago
+        return None  # it vanished or changed after it was chosen
 
 
 def _add_pictures(
     sources: Sequence[Source], items: Sequence[Item], reads: Reads, tell: Callable[[int], None]
 ) -> None:
-    """From a published shard where there is one with the picture, else from the input."""
+    """Add pictures from published shards that hold them, or else from the inputs."""
     limits = _limits(sources)
     todo = list(items)
     for place_of in (_published, partial(_input, reads=reads)):

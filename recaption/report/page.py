@@ -1,4 +1,4 @@
-"""One HTML file from its parts: the page runs its own script and style, and nothing else."""
+"""Makes one HTML file, which runs its own script and style and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLICY = (
 
 
 def page(data: dict[str, Any]) -> bytes:
-    """The finished page; `data` is shown by its script, which makes nothing but text of it."""
+    """The finished page; its script shows `data` as text only, never as HTML."""
     files = resources.files("recaption.report")
     html, style, script = (
         files.joinpath(f"page.{extension}").read_text("utf-8")
@@ -28,7 +28,7 @@ def page(data: dict[str, Any]) -> bytes:
 
 
 def embedded(data: Any) -> str:
-    """JSON that no text in it can end, comment out or break in an HTML script element."""
+    """JSON in a form that is safe inside an HTML script element, whatever texts it has."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,4 +1,4 @@
-"""Small copies of pictures, made in child processes: a picture of unknown origin can end only those."""
+"""Small copies of pictures, made in child processes, which a malicious picture may crash."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from recaption.shard.samples import STRICT, Layout, Sample
 from recaption.shard.write import Reader
 
 SIDE = 256  # pixels; the longer side of a copy
-QUALITIES = (74, 35)  # of WebP, tried until a copy is small enough
+QUALITIES = (74, 35)  # WebP qualities, tried in turn until a copy is small enough
 LARGEST = 24_000  # bytes of a copy
 PROCESSES = 8
-INTERVAL = 1.0  # seconds between two looks for children that take too long
+INTERVAL = 1.0  # seconds between checks for children that take too long
 
 Index = dict[str, Sample]
 
@@ -63,7 +63,7 @@ def copies(
     """
     made: dict[tuple[int, int], Copy] = {}
     lost = Copy()
-    # A group whose process ended is tried again picture by picture.
+    # A group whose process died is tried again picture by picture.
     jobs = [(n, tuple(range(len(w.keys)))) for n, w in enumerate(wanted)]
     jobs.reverse()
     if not jobs:
@@ -92,7 +92,7 @@ def copies(
                 else:
                     jobs += [(number, (i,)) for i in places]
                 tell(len(made))
-    except TaskError as e:  # children died again and again
+    except TaskError as e:  # children died repeatedly
         lost = Copy(reason=f"decoding it failed: {e}")
     finally:
         pool.close()

@@ -1,4 +1,4 @@
-"""The runs of a report, and the columns that they become on its page."""
+"""The runs of a report, and their columns on its page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Source:
     paths: RunPaths
     run: Run
     state: RunState
-    published: dict[str, InputShard]  # by the input's URL, which is what runs have in common
+    published: dict[str, InputShard]  # by the input's URL, by which runs are joined
     columns: Columns  # of its rows
 
     def read(self, *names: str) -> list[str]:
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Column:
-    """One prompt of one run: what stands beside others on the page."""
+    """One prompt of one run, a column of the page."""
 
     source: Source
     prompt: Prompt
@@ -49,7 +49,7 @@ class Column:
 
 
 def open_source(number: int, root: str | Path, inputs: str | None = None) -> Source:
-    """Read what a run has come to; UserError if `root` is no run directory.
+    """Read the state of a run; UserError if `root` is no run directory.
 
     `inputs` is a pattern that says where its inputs are, where the run does not.
     """
@@ -85,7 +85,7 @@ def in_order(sources: Sequence[Source]) -> list[str]:
 
 
 def hash_of(url: str) -> int:
-    """64 bits, the same everywhere."""
+    """A 64-bit hash that is the same on every machine."""
     return xxhash.xxh3_64_intdigest(url.encode("utf-8", "replace"))
 
 

@@ -19,14 +19,14 @@ from recaption.report.runs import Source, hash_of
 from recaption.run.columns import split_flags
 from recaption.run.rows import CAPTIONED, read_table
 
-BATCH = 64  # sidecars that are counted together
+BATCH = 64  # sidecars that are read together
 LONGEST = 65_535  # characters or tokens; longer ones count as this
-POOL = 4  # times as many rows as needed, from as few shards as have them
+POOL = 4  # random candidates per place in the gallery, from as few shards as possible
 
 
 @dataclass
 class Tally:
-    """One prompt of one run: how many captions have so many characters, tokens; flags."""
+    """Counts for one prompt of one run: captions by number of characters, of tokens, and by flag."""
 
     lengths: Array = field(default_factory=lambda: np.zeros(1, np.int64))
     tokens: Array = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -36,7 +36,7 @@ class Tally:
 
 @dataclass
 class Statistics:
-    """What the rows of the shards that were read say."""
+    """Counts over the rows of the shards that were read."""
 
     tallies: dict[str, Tally]  # per prompt
     candidates: Candidates
@@ -59,7 +59,7 @@ def read_statistics(source: Source, urls: Sequence[str], gallery: int) -> Statis
 
 
 def _pool(source: Source, urls: Sequence[str], gallery: int) -> set[str]:
-    """The few shards from which samples without a fault are drawn."""
+    """The few shards from which random samples are drawn."""
     rows, chosen = 0, set()
     for url in urls:
         if rows >= POOL * gallery:
@@ -109,7 +109,7 @@ def _count(
     ).astype(np.float64)
     captioned = pc.equal(table["status"], CAPTIONED).to_numpy()
     found.captioned += int(captioned.sum())
-    measures: dict[str, tuple[Array, Array]] = {}  # values, and where they count
+    measures: dict[str, tuple[Array, Array]] = {}  # values, and a mask of those that count
     for prompt, tally in found.tallies.items():
         called = source.columns.of(prompt)
         lengths = _numbers(pc.utf8_length(table[called["caption"]]))

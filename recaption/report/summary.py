@@ -1,4 +1,4 @@
-"""What the page says about each run: counts, speed, flags, reasons of failures."""
+"""The page's summary of each run: counts, speed, flags, reasons of failures."""
 
 from __future__ import annotations
 

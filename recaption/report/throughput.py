@@ -21,12 +21,12 @@ class Throughput:
     start: float
     seconds: float
     rates: list[float]
-    overall: float  # while any task was at work
-    working: float  # seconds in which one was
+    overall: float  # samples/s while any task was at work
+    working: float  # seconds in which any task was at work
 
 
 def throughput(paths: RunPaths) -> Throughput | None:
-    """How fast all attempts together were; None where their logs say nothing."""
+    """The throughput of all attempts together; None if their logs do not tell."""
     curves = [curve for curve in map(_curve, _logs(paths)) if curve]
     if not curves:
         return None
@@ -48,7 +48,7 @@ def _logs(paths: RunPaths) -> list[Path]:
 
 
 def _curve(path: Path) -> list[tuple[float, float]]:
-    """(time, samples settled by then) of one attempt; empty where it settled none."""
+    """(time, samples settled by then) of one attempt; empty if it settled none."""
     if path.name.startswith(INHERITED):
         return []
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)

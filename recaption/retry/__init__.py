@@ -1,4 +1,4 @@
-"""recaption.retry: what a run lacks, in place, or some of its samples again in a new run."""
+"""recaption.retry: resubmits what a run lacks, or does some samples again in a new run."""
 
 from __future__ import annotations
 

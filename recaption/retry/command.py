@@ -1,4 +1,4 @@
-"""recaption.retry: does again what a run lacks, in place, or into a new run beside it."""
+"""recaption.retry: resubmits what a run lacks, or does some samples again in a new run."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def retry(options: Namespace) -> int:
 def _find_inputs(run: Run, wanted: Wanted, last: Submission, options: Namespace) -> bool:
     """Set the inputs' places in the configuration; True if they have moved.
 
-    Raises UserError where it is not known, where one is another, and for commands that may not run.
+    Raises UserError if their place is not known, if an input differs, or if it is a command that may
+    not be run.
     """
     config = wanted.config
     named = config.data.shards if "data.shards" in wanted.keys else None

@@ -1,4 +1,4 @@
-"""The configuration of a retry: the last submission's, with the command line's words over it."""
+"""The configuration of a retry: the last submission's, changed by the command line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FILES = {"model", "model.repo", "model.revision", "model.path"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a retry asks for; `covered` is the identity that it makes."""
+    """The configuration that a retry asks for; `covered` is its identity."""
 
     config: Config
     prompts: list[Prompt]
@@ -48,9 +48,9 @@ class Wanted:
 def recompose(
     paths: RunPaths, run: Run, last: Submission, words: Sequence[str], config_dir: str | None
 ) -> Wanted:
-    """Put words over a submission's configuration; a group's name replaces its whole section.
+    """Apply words to a submission's configuration; naming a group's preset replaces its section.
 
-    Raises UserError for what launch would refuse too, and for what is needed and was not stored.
+    Raises UserError for what launch would refuse too, and for needed values that were not stored.
     """
     prepared = overrides.prepare(words)
     keys = [word.partition("=")[0].lstrip("+") for word in prepared]
@@ -66,7 +66,7 @@ def recompose(
     for key in (section for named in keys for section in WITH.get(named, [named])):
         _put(stored, plain, key.split("."))
     for key, others in (("path", ("repo", "revision")), ("repo", ("path", "revision"))):
-        if f"model.{key}" in keys:  # another source in place of the run's
+        if f"model.{key}" in keys:  # another source than the run's
             stored["model"].update({o: None for o in others if f"model.{o}" not in keys})
     _need_left_out(stored, last, keys)
     config = typed_config(stored, str(paths.submission(last.number)))
@@ -124,7 +124,7 @@ def _prompts(
 
 
 def _model(config: Config, run: Run, keys: list[str]) -> dict[str, Any]:
-    """The model's files; a branch is not followed beyond the commit that the run was made with."""
+    """The model's files, at the commit with which the run was made even if a branch has moved."""
     model = config.model
     if not FILES & set(keys) and run.model["revision"]:
         model = replace(model, revision=run.model["revision"])

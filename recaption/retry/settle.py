@@ -1,4 +1,4 @@
-"""Settling shards that cannot be made, and undoing that."""
+"""Gives up shards that cannot be made, and undoes that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNKNOWN = "no failure is on record"
 
 
 def give_up(paths: RunPaths, run: Run, wanted: Sequence[str]) -> int:
-    """Mark these shards as given up, with what they failed for; UserError if one is published."""
+    """Mark shards as given up, with the reason of their failure; UserError if one is published."""
     names = _named("--give-up", run, wanted)
     state, tag = scan(paths, run), uuid.uuid4().hex
     for name in names:
@@ -49,7 +49,7 @@ def take_back(paths: RunPaths, run: Run, wanted: Sequence[str]) -> int:
 
 
 def _named(option: str, run: Run, wanted: Sequence[str]) -> list[str]:
-    """Output names of the shards that are meant, by that name, without `.tar` too, or by input."""
+    """The output names of shards that are named by output name, with or without `.tar`, or input."""
     known = {word: s.name for s in run.shards for word in (stem(s.name), s.url)}
     known |= {s.name: s.name for s in run.shards}
     for word in wanted:

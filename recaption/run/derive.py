@@ -45,7 +45,7 @@ def parent_record(paths: RunPaths, run: Run, how: dict[str, Any]) -> dict[str, A
 
 
 def destination(output: str, parent: RunPaths) -> RunPaths:
-    """Where a derived run is made; UserError where that is its parent's place."""
+    """Where a derived run is made; UserError if that is its parent's place."""
     paths = RunPaths(Path(output).expanduser().absolute())
     if paths.root.resolve() == parent.root.resolve():
         raise bad_value("-o", output, "is the run itself; choose another folder")

@@ -9,7 +9,7 @@ from recaption.run import shared
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes; OSError where it cannot be read."""
+    """Hexadecimal SHA-256 of a file's bytes; OSError if it cannot be read."""
 
     def hashed() -> str:
         with path.open("rb") as file:

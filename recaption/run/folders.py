@@ -28,7 +28,7 @@ def make_folders(paths: RunPaths, group: str | None = None) -> None:
 
 
 def inherited_group(parent: RunPaths) -> str | None:
-    """The group of a run's files, to which what is made of them belongs, too; None where it has none.
+    """The group of a run's files, to which files made from them should belong, too; None if none.
 
     Where this user cannot give files to it, that is said.
     """

@@ -25,7 +25,7 @@ def keep_template(paths: RunPaths, identity: dict[str, Any], given: str | None) 
 
 
 def kept_template(paths: RunPaths, identity: dict[str, Any]) -> str | None:
-    """The run's own copy of its template; None where it has none."""
+    """The run's own copy of its template; None if it has none."""
     place = _place(paths, identity)
     return str(place) if place and shared.exists(place) else None
 

@@ -260,7 +260,7 @@ def _rename_exclusively(temporary: Path, final: Path) -> bool:
 
 
 def _renameat2(temporary: Path, final: Path) -> bool:
-    """Rename without replacing; False where `final` exists, OSError where this is refused."""
+    """Rename without replacing; False if `final` exists, OSError if this is refused."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(temporary), os.fsencode(final)
     if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_NOREPLACE) == 0:

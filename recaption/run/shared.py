@@ -52,7 +52,7 @@ def _forget(name: str | None) -> None:
 
 
 def content(path: Path) -> bytes:
-    """A file's bytes; FileNotFoundError where it is gone."""
+    """A file's bytes; FileNotFoundError if it is gone."""
     return patiently(path.read_bytes)
 
 
@@ -69,12 +69,12 @@ def replaced_content(path: Path) -> bytes:
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file to be read; FileNotFoundError where it is gone."""
+    """A file to be read; FileNotFoundError if it is gone."""
     return patiently(lambda: path.open("rb"))
 
 
 def size(path: Path) -> int:
-    """A file's size; FileNotFoundError where it is gone."""
+    """A file's size; FileNotFoundError if it is gone."""
     return patiently(path.stat).st_size
 
 

@@ -42,7 +42,7 @@ def compression(head: bytes) -> str | None:
 def decompressed(raw: IO[bytes]) -> Iterator[bytes]:
     """The content of a plain or compressed stream, members one after the other.
 
-    Raises ShardError where a compressed one is damaged or cut.
+    Raises ShardError if a compressed one is damaged or cut.
     """
     head = b""
     while len(head) < LONGEST_MAGIC and (data := raw.read(CHUNK)):

@@ -34,7 +34,7 @@ class Carried:
 def carried(run: Run, pattern: Any, *, exports: bool, moved: bool) -> Carried:
     """For a run whose inputs `pattern` names; `exports`: the tasks get the environment.
 
-    Raises UserError where the pattern has to be a list file.
+    Raises UserError if the pattern has to be a list file.
     """
     if not moved and not any(is_incomplete(shard.url) for shard in run.shards):
         return Carried()
@@ -71,7 +71,7 @@ def readable(
 ) -> Run:
     """A run with the addresses of its sources: those of `pattern`, if given (as the option `key`).
 
-    Raises UserError where an input is a command and that is not allowed, and where it is not known.
+    Raises UserError if an input is not known, or is a command and these are not allowed.
     """
     run = run if pattern is None else located(run, pattern, key)
     if not allow_pipe and any(is_command(shard.source) for shard in run.shards):
@@ -80,7 +80,7 @@ def readable(
 
 
 def known(run: Run, what: str) -> Run:
-    """A run all of whose inputs can be read; UserError where an address is not all that is needed."""
+    """The run, if all its inputs can be read; UserError if an address is incomplete."""
     for shard in run.shards:
         if is_incomplete(shard.source):
             lost = (
@@ -93,7 +93,7 @@ def known(run: Run, what: str) -> Run:
 def located(run: Run, pattern: Any, key: str = "data.shards") -> Run:
     """A run with the addresses of `pattern`, whose inputs have the names of the run's.
 
-    Raises UserError where one is missing, or is another command.
+    Raises UserError if one is missing, or is another command.
     """
     urls = expand(pattern, patterns_of(run))
     there = dict(zip(output_names(urls), urls, strict=True))

@@ -94,7 +94,7 @@ def patterns_of(run: Run | None) -> Patterns:
 
 
 def expand(shards: Any, patterns: Patterns | None = None) -> list[str]:
-    """Every input of data.shards in order; UserError where there is none, or too many."""
+    """Every input of data.shards in order; UserError if there is none, or too many."""
     found = list(islice((patterns or Patterns()).expand(shards), MAX_SHARDS + 1))
     if len(found) > MAX_SHARDS:
         raise UserError(f"data.shards: more than {MAX_SHARDS} shards")

@@ -32,7 +32,7 @@ NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFo
 
 
 def filesystem(url: str, what: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and its path there; UserError where a package is missing.
+    """The fsspec file system of a URL, and its path there; UserError if a package is missing.
 
     `what` names the key or argument that has the URL.
     """
@@ -261,7 +261,7 @@ def _is_http(url: str) -> bool:
 
 
 def _listed(files: Any, folder: str, wanted: Sequence[str]) -> dict[str, int] | None:
-    """Sizes of everything in a folder by URL; None where it may not be listed."""
+    """Sizes of everything in a folder by URL; None if it may not be listed."""
     scheme = folder.split("://")[0]
     try:
         entries = files.ls(folder, detail=True, refresh=True)

@@ -31,7 +31,7 @@ class Rules:
         return text.parse_json(content)
 
     def value(self, fields: Mapping[str, Any], name: str) -> Any:
-        """A field of the JSON by its name; None where it is missing."""
+        """A field of the JSON by its name; None if it is missing."""
         return text.lookup(fields, name)
 
     def field(self, written: str) -> tuple[str, str | None]:

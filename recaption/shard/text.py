@@ -54,7 +54,7 @@ def _finite(number: str) -> float | None:
 def lookup(fields: Mapping[str, Any], path: str) -> Any:
     """The value of a field; `A.B` is a field of that name, or else the field B inside A.
 
-    None where there is none.
+    None if there is none.
     """
     if path in fields:
         return fields[path]

@@ -13,9 +13,9 @@ from recaption.status.overview import NEEDS_RETRY, Overview, overview
 from recaption.status.screen import render
 
 CLEAR = "\033[H\033[2J\033[3J"
-INTERVAL = 2.0  # seconds between two looks, on a terminal
+INTERVAL = 2.0  # seconds between updates on a terminal
 PLAIN_INTERVAL = 60.0
-COST = 10  # looking takes at most a tenth of the time
+COST = 10  # updates take at most 1/10 of the time
 
 
 def show(options: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""One run's numbers: what `status` shows, and prints as JSON."""
+"""One run's numbers, which `status` shows or prints as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FREQUENT = 20
 
 @dataclass(frozen=True)
 class Reason:
-    """Why shards or samples came to nothing, with one example."""
+    """A reason why shards or samples were not made, with one example."""
 
     what: str  # shard or sample
     reason: str
@@ -69,7 +69,7 @@ class Overview:
 
 
 def overview(paths: RunPaths, run: Run) -> Overview:
-    """Look at a run: one directory scan, its tasks' logs, and the queue where there is one."""
+    """The state of a run, from one directory scan, its tasks' logs, and Slurm's queue if it has one."""
     state = scan(paths, run)
     submissions = read_submissions(paths)
     tasks = tasks_of(paths, state, submissions)
@@ -172,5 +172,5 @@ def _reasons(paths: RunPaths, state: RunState, tasks: list[Task]) -> list[Reason
 
 
 def age(since: float | None) -> float | None:
-    """Seconds since a moment; None where there was none."""
+    """Seconds since a moment; None if there is none."""
     return None if since is None else max(0.0, time.time() - since)

@@ -1,4 +1,4 @@
-"""A run's overview as one screen of text; colored where that is wanted."""
+"""A run's overview as one screen of text, in color if wanted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _head(seen: Overview, style: Style) -> list[str]:
 
 
 def _tasks(seen: Overview, style: Style) -> list[str]:
-    """Tasks that need a look or are at work, then the ended ones of the last submission."""
+    """Tasks with problems or at work, then the ended tasks of the last submission."""
     last = max((t.submission for t in seen.tasks), default=0)
     bad = [t for t in seen.tasks if t.state in BAD and (t.live or not seen.complete)]
     bad = [t for t in bad if t.live or t.submission == last]

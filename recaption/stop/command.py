@@ -13,7 +13,7 @@ from recaption.run.liveness import terminate
 from recaption.run.paths import RunPaths
 from recaption.run.record import open_run
 
-SECONDS = 90.0  # in which tasks end; Slurm kills them after its KillWait
+SECONDS = 90.0  # to wait for tasks to end; Slurm kills them after its KillWait
 POLL = 0.5
 
 
@@ -49,7 +49,7 @@ def _unknown(found: AtWork) -> str:
 def _stop(paths: RunPaths, found: AtWork) -> None:
     if found.jobs and (refusal := slurm.cancel(found.jobs)):
         raise UserError(f"stop: scancel {' '.join(found.jobs)}: {refusal}")
-    for number in found.launches:  # whoever waits there starts no further task
+    for number in found.launches:  # so that a waiting launcher starts no further task
         publish.create(paths.stop(number), b"", paths.temporary(paths.stop(number), "stop"))
     _end_tasks(found)
 

@@ -13,7 +13,7 @@ from recaption.run.tasklog import read_log
 
 @dataclass(frozen=True, order=True)
 class Attempt:
-    """One attempt whose engines were ready."""
+    """One attempt, unless it was told to stop before an engine was ready."""
 
     started: float
     got_somewhere: bool  # it finished a shard or a sample, or gave a shard up
@@ -21,9 +21,9 @@ class Attempt:
 
 
 def read_attempts(logs: Iterable[Path], besides: str = "") -> list[Attempt]:
-    """Attempts in the order of their starts; `besides` is the id of one to leave out.
+    """Attempts in the order of their starts, except for the one with the id `besides`.
 
-    So are those that were told to stop before one of their engines was ready.
+    Attempts that were told to stop before one of their engines was ready are left out.
     """
     found = []
     for path in logs:

@@ -1,4 +1,4 @@
-"""The command: what is published of a run goes where others can get it."""
+"""The command: copies the published part of a run to the Hub or to S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to upload of a run: files with the hashes that its markers state."""
+"""The files of a run to upload, with the hashes in its markers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recaption.run.scan import marker, scan
 
 @dataclass(frozen=True)
 class File:
-    """One file: where it is, its name below the destination, and what its marker says about it."""
+    """One file: its path, its name below the destination, and its hash and size from the marker."""
 
     path: Path
     name: str
@@ -34,7 +34,7 @@ class File:
 
 @dataclass(frozen=True)
 class Shard:
-    """A published shard: its data, and the marker that says that it is whole, where that goes too."""
+    """A published shard: its data, and its marker if that is uploaded, too."""
 
     name: str
     data: tuple[File, ...]
@@ -47,7 +47,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Contents:
-    """A run as it is uploaded: what comes first, its shards by name, what comes last."""
+    """A run to upload: files to send first, shards by name, files to send last."""
 
     paths: RunPaths
     first: tuple[File, ...]
@@ -79,8 +79,8 @@ class Contents:
 def contents(paths: RunPaths, run: Run, scratch: Path, *, shards_only: bool) -> Contents:
     """The published part of a run; sizes.json and the card only where the run is whole.
 
-    In the folder `scratch` are files that differ from the run's own: 0.1.0 stored all that URLs and
-    commands said.
+    Files that have to differ from the run's own are written to the folder `scratch`: in runs of 0.1.0,
+    addresses may contain secrets.
     """
     state = scan(paths, run)
     last = [p for p in (paths.card, paths.sizes_json) if not state.unsettled and shared.exists(p)]
@@ -98,7 +98,7 @@ def contents(paths: RunPaths, run: Run, scratch: Path, *, shards_only: bool) -> 
 
 
 def _small(paths: RunPaths, path: Path, scratch: Path) -> File:
-    """A file that no marker describes, as it is, but without the secrets of addresses."""
+    """A file that no marker describes, without secrets in addresses."""
     name = path.relative_to(paths.root)
     if path.suffix == ".json":
         content = shared.content(path)
@@ -111,7 +111,7 @@ def _small(paths: RunPaths, path: Path, scratch: Path) -> File:
 
 
 def _cleaned(record: dict[str, Any]) -> bool:
-    """Whether a run's record or a marker named an address with secrets, which it no longer does."""
+    """Remove secrets from the addresses in a record; True if there were any."""
     before = json.dumps(record)
     for entry in record.get("shards", []):
         entry[0] = public(entry[0])

@@ -16,7 +16,7 @@ from recaption.upload.outcome import Outcome, tried
 DEST = re.compile(
     r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?P<folder>(?:/[^/]+)*)/?"
 )
-FILES = 96  # of one commit, at least one shard
+FILES = 96  # per commit, at most, but at least one shard
 BYTES = 5 << 30
 FORM = "hf://datasets/USER/NAME[@BRANCH][/FOLDER]"
 HOPELESS = (400, 401, 403, 404)
@@ -46,7 +46,7 @@ class Store:
         self.prefix = f"{folder}/" if folder else ""
         self.api = HfApi(library_name="recaption")
         self.there: dict[str, Any] = {}
-        self.made: list[str] = []  # what was not there, in words
+        self.made: list[str] = []  # descriptions of what was created
 
     def open(self) -> None:
         """Find the repository and its branch, or make them, and list what is there."""
@@ -109,8 +109,8 @@ class Store:
 
 
 def upload(url: str, whole: Contents, fingerprint: str) -> Outcome:
-    """Send what the repository lacks; UserError where it cannot be used."""
-    del fingerprint  # history keeps what a commit replaces
+    """Send what the repository lacks; UserError if it cannot be used."""
+    del fingerprint  # another run need not be refused: history keeps what a commit replaces
     store = Store(url)
     outcome = Outcome()
     try:

@@ -11,12 +11,12 @@ from recaption.shard.retrying import retried, said
 
 T = TypeVar("T")
 RETRIES = 3
-FAILURES = 8  # after so many the rest is not tried
+FAILURES = 8  # failures after which the rest is not tried
 
 
 @dataclass
 class Outcome:
-    """Files sent and found there, and why the other shards or files are not."""
+    """How many files were sent or were there already, and why others failed."""
 
     sent: int = 0
     there: int = 0
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def tried(action: Callable[[], T], final: Callable[[BaseException], str]) -> T:
-    """The result of an action that is tried again where that may help.
+    """The result of an action, which is tried again if that may help.
 
     `final` says why it may not, or nothing. Raises RecaptionError in the end.
     """

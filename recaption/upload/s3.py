@@ -1,4 +1,4 @@
-"""To a bucket: each shard's data, then its marker; sizes.json, which says that all is there, last."""
+"""Uploads to S3: for each shard data, then marker; sizes.json last, since it says that all is there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from recaption.upload.outcome import Outcome, tried
 WORKERS = 8  # shards at a time
 PART = 16 << 20  # bytes; files of two parts and more are sent in parts
 PARTS = 2  # of one file at a time
-MOST_PARTS = 10_000  # that S3 allows of one object
-HASH = "sha256"  # in an object's metadata
+MOST_PARTS = 10_000  # that S3 allows per object
+HASH = "sha256"  # key in an object's metadata
 
 
 class Store:
@@ -31,7 +31,7 @@ class Store:
         self.prefix = f"{prefix}/" if prefix else ""
 
     def head(self, name: str) -> dict[str, Any] | None:
-        """What is known about an object; None where there is none."""
+        """The metadata of an object; None if it does not exist."""
         try:
             found: dict[str, Any] = self.files.call_s3(
                 "head_object", Bucket=self.bucket, Key=self.prefix + name
@@ -66,7 +66,7 @@ class Store:
         self.files.call_s3("delete_object", Bucket=self.bucket, Key=self.prefix + name)
 
     def read(self, name: str) -> bytes | None:
-        """A small object's bytes; None where there is none."""
+        """The bytes of a small object; None if it does not exist."""
         try:
             content: bytes = self.files.cat_file(f"{self.bucket}/{self.prefix}{name}")
         except FileNotFoundError:
@@ -75,7 +75,7 @@ class Store:
 
 
 def upload(url: str, whole: Contents, fingerprint: str) -> Outcome:
-    """Send what the bucket lacks; UserError where it cannot be used or has another run there."""
+    """Send what the bucket lacks; UserError if it cannot be used or has another run there."""
     store = Store(url)
     _check(store, whole, fingerprint)
     outcome = Outcome()

@@ -1,4 +1,4 @@
-"""A published shard against its source: what would be written now, and is it what is there?"""
+"""Compares a published shard with what would be made of its source now."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_source(
 
 
 class _Sink:
-    """Takes bytes and keeps none."""
+    """A file that discards what is written to it."""
 
     def write(self, content: bytes) -> int:
         return len(content)
@@ -109,5 +109,5 @@ def _member_hashes(stream: BinaryIO) -> dict[str, str]:
                 content = member.read() if member else b""
                 hashes[info.name] = hashlib.sha256(content).hexdigest()
         except tarfile.TarError:
-            pass  # what is behind the damage counts as missing
+            pass  # members behind the damage count as missing
     return hashes

@@ -25,8 +25,8 @@ from recaption.verify.loaders import FAIL, Loaded, check_loaders
 from recaption.verify.shard import check_shard
 
 SHOWN = 20
-FEW = 16  # shards that are not worth starting processes for
-SMALL = 4 << 20  # bytes of a shard
+FEW = 16  # shards up to which no processes are started
+SMALL = 4 << 20  # bytes up to which a shard counts as small
 RED, GREEN, YELLOW = "31", "32", "33"
 COLORS = {"ok": GREEN, "warn": YELLOW, "fail": RED}
 
@@ -92,7 +92,7 @@ def _shards(
 
 
 def _chunk(shards: list[InputShard]) -> int:
-    """Shards that a process reads before it says so: few where they are large."""
+    """How many shards a process reads before it reports: few if they are large."""
     size = sum(shard.size or SMALL for shard in shards) / max(1, len(shards))
     return 8 if size < SMALL else 1
 

@@ -1,4 +1,4 @@
-"""What verify finds, and how it collects it."""
+"""Defects that verify finds, and their collection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-SHOWN_PER_KIND = 10  # of one shard
+SHOWN_PER_KIND = 10  # defects of a kind that are kept per shard
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Findings:
     kinds: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str, text: str, shard: str | None = None) -> None:
-        """Note a defect; of many of one kind in one place only the first ones are kept."""
+        """Add a defect; only the first SHOWN_PER_KIND of a kind are kept."""
         self.kinds[kind] += 1
         if self.kinds[kind] <= SHOWN_PER_KIND or not self.shard:
             self.defects.append(Defect(self.shard if shard is None else shard, kind, text))
 
     @contextmanager
     def unreadable(self, kind: str, what: str, *errors: type[Exception]) -> Iterator[None]:
-        """Turn these errors of a block into a defect."""
+        """Turn errors of these types into a defect."""
         try:
             yield
         except errors as e:

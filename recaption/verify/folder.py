@@ -1,4 +1,4 @@
-"""The run directory as a whole: every file has its place and its partner."""
+"""Checks the run directory as a whole: no file is foreign, missing or left over."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_folder(paths: RunPaths, run: Run, state: RunState) -> Findings:
 
 
 def _working(state: RunState) -> set[str]:
-    """Attempts that may still be at work."""
+    """The attempts that may still be at work."""
     now = time.time()
     return {t.attempt for t in state.tasks if not t.stop and now - t.last_sign < FRESH_SECONDS}
 
@@ -86,7 +86,7 @@ def _in_use(entry: str, working: set[str]) -> bool:
 
 
 def _is_fresh(path: Path, entry: str) -> bool:
-    """Launchers' temporaries have no log that tells whether they live; they take seconds."""
+    """Whether a temporary file of a launcher, which has no log, is so young that it may be in use."""
     if "-" in entry.rpartition("@")[2]:
         return False
     try:

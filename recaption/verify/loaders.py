@@ -1,10 +1,9 @@
-"""Really loading a run's shards, the ways that trainers do.
+"""Loads a run's shards in the ways that trainers do.
 
-That is done in a child process: loaders bring threads of C++ of their own, which may bring down the
-process that they are in, even at its end.
+A child process does this, because the loaders' C++ threads may crash their process, even when it ends.
 
-`ok`: it loads, with every captioned sample. `warn`: it does not, or not wholly, for a reason that
-lies in the source. `fail`: it does not, and that is our fault. `skipped`: the package is missing.
+Results: `ok`, every captioned sample loads; `warn`, it does not all load, for a reason that lies in the
+source; `fail`, it does not load, and that is a defect of the run; `skipped`, the package is missing.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from recaption.run.record import Run
 from recaption.run.scan import RunState
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "skipped"
-SHARDS = 8  # at most, evenly spaced, are loaded
+SHARDS = 8  # that are loaded, evenly spaced, at most
 FIRST = 5  # samples from which `datasets` infers what a sample looks like
 OPEN_CLIP_IMAGES = ("jpg", "png", "jpeg", "webp")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of one way to load a run."""
+    """The result of one way to load a run."""
 
     result: str
     text: str
@@ -69,7 +68,7 @@ def check_loaders(
 
 
 def _in_a_child(shards: _Shards) -> dict[str, Loaded]:
-    """What became of each way; the one at which the child died has failed, what follows has not begun."""
+    """The result of each way; if the child died, the way that it was at has failed."""
     command = [sys.executable, "-c", f"import {__name__} as loaders; loaders.main()"]
     try:
         child = subprocess.run(
@@ -99,10 +98,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     shards = _Shards(**json.load(sys.stdin))
     results = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a loader prints is no result
+    os.dup2(2, 1)  # loaders print to stdout, too
     for way in WAYS.values():
         print(json.dumps(asdict(_checked(way, shards))), file=results, flush=True)
-    os._exit(0)  # loaders' threads need no goodbye
+    os._exit(0)  # without waiting for loaders' threads
 
 
 def _checked(way: Callable[[_Shards], Loaded], shards: _Shards) -> Loaded:
@@ -184,7 +183,7 @@ def _samples(shards: _Shards) -> Iterator[dict[str, bytes]]:
 
 
 def _causes(shards: _Shards) -> str:
-    """What lies in the source and is known to trouble loaders; empty if nothing does."""
+    """Known properties of the source that make loaders fail; empty if there are none."""
     members: list[set[str]] = []
     kinds: dict[str, set[str]] = {}
     first: dict[str, str] = {}

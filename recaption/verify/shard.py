@@ -1,4 +1,4 @@
-"""One published shard: marker, sidecar and tar against each other."""
+"""Checks one published shard: compares marker, sidecar and tar with each other."""
 
 from __future__ import annotations
 
