@@ -123,6 +123,8 @@ def compiled_code(spec: Spec, gpu: str) -> Compiled | None:
         there = local.lstat()
         if there.st_uid != os.geteuid() or there.st_mode & 0o022 or local.is_symlink():
             raise PermissionError("others may write there")
+        if os.statvfs(local).f_flag & os.ST_NOEXEC:
+            raise PermissionError("it is mounted so that no code in it is run")
         failures = _failures(local, key)
         times = failures.stat().st_size if failures.exists() else 0
     except OSError as e:

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from recaption.config.schema import Config
-from recaption.engine import compiled, turns
+from recaption.engine import compiled, parent_death, turns
 from recaption.engine.base import Spec
 from recaption.engine.compiled import Compiled, compiled_code, with_code
 
@@ -74,6 +75,34 @@ def test_patience_has_a_bound(tmp_path: Path) -> None:
             assert "more than 0.5 s: so does this one" in first_line(second)
             assert first_line(second) == "begins"
         first.kill()
+
+
+CORE = """
+import sys
+from pathlib import Path
+from recaption.engine.orphan import register
+register()
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
+class Core(UniProcExecutor):
+    def __init__(self): pass
+    def collective_rpc(self, method, *args, **more):
+        assert not Path(sys.argv[1], "ready").exists()
+        return [method]
+print(Core().determine_available_memory(), Path(sys.argv[1], "ready").exists())
+"""
+
+
+def test_vllms_core_compiles_in_its_turn(tmp_path: Path) -> None:
+    """The plug-in hook that vLLM calls in its processes sees to that."""
+    environment = {turns.FOLDER: str(tmp_path), turns.PATIENCE: "5", parent_death.VARIABLE: "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", CORE, str(tmp_path)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "['determine_available_memory'] True" in ended.stdout, ended.stderr[-2000:]
 
 
 def code_in(node: Path, shared: Path) -> Compiled:
@@ -218,6 +247,9 @@ def test_each_kind_of_engine_has_a_place_of_its_own(
     monkeypatch.setattr(compiled, "versions", lambda: {"vllm": "1"})
     others.add(place())
     assert len({plain, *others}) == 5
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+        assert compiled_code(spec_of(tmp_path), "GPU") is None, "no code is run there"
     (tmp_path / f"recaption-compiled-{os.geteuid()}").chmod(0o777)
     assert compiled_code(spec_of(tmp_path), "GPU") is None, "others could put code there"
     monkeypatch.setattr(
