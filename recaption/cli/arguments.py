@@ -1,7 +1,7 @@
-"""Parsers of the commands' arguments: argparse, whose mistakes are one line, that of a UserError.
+"""Parsers of the commands' arguments: argparse, with mistakes reported as a UserError of one line.
 
-Each command's package has `parser()`, which loads nothing but this, and `main(arguments)`, which
-loads the command itself once its arguments are sound.
+Each command's package has `parser()`, which imports only this module, and `main(arguments)`, which
+imports the command itself once its arguments are valid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REQUIRED = "the following arguments are required: "
 class Parser(argparse.ArgumentParser):
     """The arguments of `recaption COMMAND`, in any order.
 
-    `more` is what --help says after the options: a text, or what makes it when it is asked for.
+    `more` is the text that --help prints after the options, or a function that makes it.
     """
 
     def __init__(self, command: str, does: str, more: str | Callable[[], str] = "") -> None:
@@ -45,16 +45,16 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def flags(self) -> set[str]:
-        """Every option by each of its names."""
+        """Every option, by each of its names."""
         return {name for action in self._actions for name in action.option_strings}
 
     @property
     def takes(self) -> dict[str, argparse.Action]:
-        """Every argument by all of its names: `RUN`, `-o/--output`."""
+        """Every argument, by all of its names together, such as `-o/--output`."""
         return {"/".join(a.option_strings) or str(a.metavar): a for a in self._actions}
 
     def format_help(self) -> str:
-        """The usual help, and then `more`."""
+        """argparse's help, followed by `more`."""
         more = self.more() if callable(self.more) else self.more
         return f"{super().format_help()}\n{more}" if more else super().format_help()
 
@@ -72,7 +72,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 class _Once(argparse.Action):
-    """Stores a value, and refuses a second one: whichever it took would ignore the other."""
+    """Stores a value, and refuses a second one, which argparse would let replace the first."""
 
     def __call__(
         self,
@@ -106,31 +106,31 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def take_run(parser: Parser) -> None:
-    """Have a command take one run directory."""
+    """Add the argument for one run directory."""
     parser.add_argument("run", metavar="RUN", help="a run directory")
 
 
 def take_words(parser: Parser, example: str) -> None:
-    """Have a command take the launcher's keys."""
+    """Add the launcher's KEY=VALUE words."""
     about = f"the launcher's keys, such as {example}"
     parser.add_argument("words", nargs="*", metavar=WORDS, help=about)
 
 
 def split_words(*given: str | None) -> tuple[list[str], list[str]]:
-    """What is no KEY=VALUE, and what is one: they may stand in any order."""
+    """Separate other arguments from KEY=VALUE words, which may stand among them."""
     there = [word for word in given if word is not None]
     words = [word for word in there if re.match(r"~|[^=/]*=", word)]
     return [word for word in there if word not in words], words
 
 
 def take_presets(parser: Parser) -> None:
-    """Have a command compose with presets of the user's own."""
+    """Add --config-dir, a folder with presets of the user's."""
     about = "a folder with presets of your own, such as DIR/slurm/mysite.yaml"
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help=about)
 
 
 def take_inputs(parser: Parser, runs: str = "run the commands of pipe: sources again") -> None:
-    """Have a command read a run's sources where they are now."""
+    """Add --inputs and --allow-pipe, for reading a run's sources where they are now."""
     parser.add_argument(
         "--inputs",
         metavar="PATTERN",
@@ -141,6 +141,6 @@ def take_inputs(parser: Parser, runs: str = "run the commands of pipe: sources a
 
 
 def take_primary(parser: Parser) -> None:
-    """Have a command compose from another primary configuration than ours."""
+    """Add --config-name, another primary configuration."""
     about = "another primary configuration than `config`"
     parser.add_argument("-cn", "--config-name", metavar="NAME", default="config", help=about)

@@ -1,4 +1,4 @@
-"""What a command does with each of many shards, in several processes where that is worth while."""
+"""Runs a job on each of many shards, in several processes if there are enough shards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 PROCESSES = 8
-FEW = 4  # items that are not worth starting processes for
+FEW = 4  # items up to which no processes are started
 
 
 def each(
@@ -19,7 +19,7 @@ def each(
 ) -> Iterator[R]:
     """The job's result for every item, in order; a process gets `chunk` items at a time.
 
-    The job is sent to a process once, with all that it holds.
+    The job, with all its data, is sent to each process only once.
     """
     processes = min(PROCESSES, len(os.sched_getaffinity(0)))
     if len(items) <= few or processes == 1:

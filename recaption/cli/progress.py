@@ -1,4 +1,4 @@
-"""How far a command has come, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""A command's progress on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANY = 100  # with fewer items to do, no line is printed at the start
 
 
 class Progress:
-    """Says how many of `total` are done, with `announce` at the start too where they are many."""
+    """Shows how many of `total` are done; with `announce` also at the start, if there are many."""
 
     def __init__(self, total: int, unit: str, *, announce: bool = True) -> None:
         self.total, self.unit, self.done = total, unit, 0
@@ -37,11 +37,11 @@ class Progress:
         self.bar.close()
 
     def update(self, count: int = 1) -> None:
-        """Count so many more items as done."""
+        """Count more items as done."""
         self.show(self.done + count)
 
     def show(self, done: int, text: str = "", *, at_once: bool = False) -> None:
-        """So many items are done; `text` says more. Only `at_once` is it said for sure."""
+        """Show how many items are done, with `text`; not more often than allowed, unless `at_once`."""
         self.done = done
         now = time.monotonic()
         if not at_once and now - self.said < self.interval:
@@ -63,7 +63,7 @@ class Progress:
 
 
 def with_progress(results: Iterable[T], total: int, unit: str = "shard") -> Iterator[T]:
-    """Pass results on, and show how many of them there have been."""
+    """Pass results on, and show how many there were so far."""
     with Progress(total, unit) as progress:
         for result in results:
             yield result

@@ -1,4 +1,4 @@
-"""Every key of the configuration, by one walk along the schema's dataclasses."""
+"""Walks the schema's dataclasses: every key of the configuration."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FAKE = "engine=fake"
 
 @dataclass(frozen=True)
 class Key:
-    """A key: its name as users write it, where its value is, and what the schema says about it."""
+    """A key: its name as users write it, the place of its value, and its field in the schema."""
 
     name: str
-    path: tuple[str, ...]  # attributes, from the dataclass that was walked along to the value
+    path: tuple[str, ...]  # attribute names from the walked dataclass to the value
     type: Any
     field: dataclasses.Field[Any]
 
@@ -30,12 +30,12 @@ class Key:
 
     @property
     def section(self) -> str:
-        """What it is listed under: all before its last dot, or the engine that it belongs to alone."""
+        """The section it is listed in: its name up to the last dot, or the only engine that has it."""
         return FAKE if self.metadata.get("fake") else self.name.rpartition(".")[0]
 
     @property
     def by_preset(self) -> bool:
-        """Whether the choice of a preset sets it, such as engine=fake."""
+        """Whether choosing a preset sets it, as engine=fake does."""
         return self.field.name == "kind"
 
     @property
@@ -45,21 +45,21 @@ class Key:
 
     @property
     def choices(self) -> list[str]:
-        """The values it allows, but for the empty one; none where there are too many to list."""
+        """The values it allows, except for the empty one; none if there are too many to list."""
         if bool in (self.type, *get_args(self.type)):
             return ["true", "false"]
         return [str(choice) for choice in self.metadata.get("choices", ()) if choice]
 
     @property
     def doc(self) -> str:
-        """Its documentation, with the valid values where the text does not name them all."""
+        """Its documentation, with its valid values if the text does not name them all."""
         text: str = self.metadata["doc"]
         limited = "choices" in self.metadata and not all(word in text for word in self.choices)
         return f"{text} One of {', '.join(self.choices)}." if limited else text
 
     @property
     def default(self) -> str:
-        """Its default as one would write it; … where it has none."""
+        """Its default as a user would write it; … if it has none."""
         factory = self.field.default_factory
         value = self.field.default if factory is dataclasses.MISSING else factory()
         if value == MISSING:

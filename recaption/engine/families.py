@@ -1,4 +1,4 @@
-"""What recaption does for one family of models, by its config.json; imported by nothing that it mends."""
+"""Fixes and settings for single families of models, chosen by their config.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 COMPILED = {"qwen3_vl": "vllm.model_executor.models.qwen3_vl"}  # encoders, from some version on
-COMPILES = "should_torch_compile_mm_encoder"  # in the code of an encoder that vLLM can compile
+COMPILES = "should_torch_compile_mm_encoder"  # occurs in the code of encoders that vLLM can compile
 UNSPLIT = ("idefics3", "smolvlm")
 
 
@@ -24,7 +24,7 @@ def config_of(model_path: str | None) -> dict[str, Any]:
 
 
 def with_compiled_encoder(model_path: str | None, arguments: dict[str, Any]) -> dict[str, Any]:
-    """vLLM's arguments with a compiled vision encoder, where this vLLM can and nothing else is said.
+    """vLLM's arguments with a compiled vision encoder, if this vLLM can and none is configured.
 
     0.25 cannot compile Qwen3-VL's, 0.32 can.
     """
@@ -36,7 +36,7 @@ def with_compiled_encoder(model_path: str | None, arguments: dict[str, Any]) -> 
 
 
 def mend(model_path: str | None) -> None:
-    """Mend what vLLM does wrong for this model in the process that renders its pictures."""
+    """Work around faults of vLLM with this model, in the process that renders its pictures."""
     if config_of(model_path).get("model_type") in UNSPLIT:
         from recaption.engine import idefics3
 
@@ -44,7 +44,7 @@ def mend(model_path: str | None) -> None:
 
 
 def _can_compile(module: str) -> bool:
-    """By the module's text, since some cannot be imported beside a build of torch without GPUs."""
+    """Whether vLLM can compile it, judged by its source, since it may not be importable here."""
     found = importlib.util.find_spec(module)
     return found is not None and bool(found.origin) and COMPILES in _text(str(found.origin))
 

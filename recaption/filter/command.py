@@ -104,7 +104,7 @@ def _filtered(parent: RunPaths, run: Run, name: str, where: Where) -> Rows:
 
 
 def _fulfil(parent: RunPaths, run: Run, name: str, where: Where) -> list[bool]:
-    """For each captioned sample of a published shard whether it fulfils the expression."""
+    """For each captioned sample of a published shard, whether it fulfills the expression."""
     names = {n: name for n, name in names_of(columns_of(run)).items() if n in where.used}
     columns = {column for name in names.values() for column in name.columns}
     table = sidecars.read_table(parent.sidecar(name), ["status", *columns])

@@ -1,4 +1,4 @@
-"""The names that an expression over a run's rows may use, and how they come from its columns."""
+"""The names that an expression on a run's rows may use, and how columns become their values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from recaption.filter.where import Value
 from recaption.run.columns import REAL, TEXT, WHOLE, Columns
 
 EXAMPLES: dict[str, Value] = {TEXT: "", WHOLE: 17, REAL: 0.37}
-UNUSED = ("status", "reason", "attempts")  # say nothing of a captioned sample that a user asks for
+UNUSED = ("status", "reason", "attempts")  # of no use for choosing among captioned samples
 
 
 @dataclass(frozen=True)
 class Name:
-    """`example` is a value of its kind; `make` makes its values of those of the columns."""
+    """A name: `example` is a value of its type; `make` makes its values from columns."""
 
     example: Value
     columns: tuple[str, ...]
@@ -30,7 +30,7 @@ class Name:
 
 
 def names_of(columns: Columns) -> dict[str, Name]:
-    """Every name: columns, min_side, and each flag, of any prompt and of one."""
+    """Every name: columns, min_side, and each flag, for any prompt and for each one."""
     found = {
         c.name: Name(EXAMPLES[c.type], (c.name,), lambda values: values)
         for c in columns.all
@@ -50,6 +50,6 @@ def _smaller(width: pa.Array, height: pa.Array) -> pa.Array:
 
 
 def _flagged(flag: str, *columns: pa.Array) -> pa.Array:
-    """Where one of the columns has the flag in its list."""
+    """For each row, whether one of the columns lists the flag."""
     lists = (pc.binary_join_element_wise("", flags, "", ",") for flags in columns)
     return reduce(pc.or_, (pc.match_substring(flags, f",{flag},") for flags in lists))

@@ -1,9 +1,9 @@
-"""Expressions over whole columns: what pyarrow computes where it means the same, else row by row.
+"""Computes expressions over whole columns with pyarrow, if that means the same as row by row.
 
-Whether it does is decided for each expression and each table. Integers are of 64 bits here and
-checked, and those that meet floats must be exact as such; divisions by zero, and values that are
-missing, are left to the evaluator of rows, which says so; and texts that are not ASCII have their
-case and their words from Python, whose Unicode is not RE2's.
+This is decided for each expression and each table. Integers have 64 bits and are checked for overflow;
+integers that meet floats must be exact as floats. Divisions by zero and missing values are left to the
+evaluator of rows, which reports them. Case and words of texts that are not ASCII are computed by
+Python, since RE2's Unicode differs.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ ASCII: dict[str, Callable[[pa.Array], pa.Array]] = {  # what is so of ASCII text
 
 
 class RowByRow(Exception):
-    """pyarrow has no function of this meaning."""
+    """Raised if pyarrow has no function with the same meaning."""
 
 
 def fulfilled(where: Where, columns: Mapping[str, pa.Array], rows: int) -> list[bool]:
-    """For each row whether it fulfils the expression; `columns` are of the names that it uses.
+    """For each row, whether it fulfills the expression; `columns` holds the names that it uses.
 
-    Raises UserError as the expression does for the first row of which it has no value.
+    Raises the UserError that the expression raises for the first row without a value.
     """
     try:
         found = _Vectors(where, columns).of(where.tree)
@@ -59,7 +59,7 @@ def fulfilled(where: Where, columns: Mapping[str, pa.Array], rows: int) -> list[
 
 
 class _Vectors:
-    """The values of an expression's nodes, which where.py has found to be of the right kinds."""
+    """Computes the nodes of an expression whose types where.py has checked."""
 
     def __init__(self, where: Where, columns: Mapping[str, pa.Array]) -> None:
         if any(column.null_count for column in columns.values()):
@@ -111,14 +111,14 @@ class _Vectors:
 
 
 def _wide(values: Values) -> Values:
-    """Numbers in 64 bits."""
+    """Numbers as 64-bit integers or floats."""
     if pa.types.is_integer(values.type):
         return values.cast(pa.int64())
     return values.cast(pa.float64()) if pa.types.is_floating(values.type) else values
 
 
 def _alike(one: Values, other: Values, divided: bool = False) -> tuple[Values, Values]:
-    """Two values of one type: an integer that meets a float, or is divided, becomes one."""
+    """Two values as one type: an integer becomes a float if it meets one or is divided."""
     floating = [pa.types.is_floating(v.type) for v in (one, other)]
     if any(floating) != all(floating) or (divided and not all(floating)):
         return one.cast(pa.float64()), other.cast(pa.float64())

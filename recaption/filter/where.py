@@ -65,16 +65,16 @@ class Where:
 
     @cached_property
     def used(self) -> set[str]:
-        """The names that it uses."""
+        """The names that the expression uses."""
         nodes = ast.walk(self.tree)
         return {n.id for n in nodes if isinstance(n, ast.Name) and n.id in self.names}
 
     def __call__(self, values: Mapping[str, Value]) -> bool:
-        """Whether a row with these values fulfils the expression."""
+        """Whether a row with these values fulfills the expression."""
         return bool(self.value(self.tree, values))
 
     def value(self, node: ast.expr, values: Mapping[str, Value]) -> Value:
-        """What a part of the expression comes to in a row; of a list, a tuple."""
+        """The value of a part of the expression in a row; a list becomes a tuple."""
         """What a part of it comes to in a row; a list's is a tuple."""
         match node:
             case ast.Constant(value=bool() | int() | float() | str() as value):

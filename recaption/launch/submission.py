@@ -46,9 +46,8 @@ class Outcome:
     jobs: str
     code: int
     text: str
-    wait: Callable[[], int] | None = (
-        None  # waits until its jobs have ended and returns the exit code
-    )
+    # waits until its jobs have ended and returns the exit code
+    wait: Callable[[], int] | None = None
 
 
 def submit_missing(

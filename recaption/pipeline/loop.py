@@ -69,12 +69,10 @@ class Pipeline:
         self.counts: Counter[str] = Counter()  # samples settled, by state
         self.tokens = 0
         self.running_seconds = 0.0  # summed over engines, while they were ready
-        self.starved_seconds = (
-            0.0  # of these, with less than a full batch although there was more to do
-        )
-        self.ending_seconds = (
-            0.0  # of these, with less than a full batch because there was no more to do
-        )
+        # of these, with less than a full batch although there was more to do
+        self.starved_seconds = 0.0
+        # of these, with less than a full batch because there was no more to do
+        self.ending_seconds = 0.0
         self.flushed = self.observed = time.monotonic()
 
     @property

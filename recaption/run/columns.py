@@ -1,7 +1,7 @@
 """Every column of a sidecar: its type, where its value comes from, and its name for each prompt.
 
-Whoever writes, reads or checks columns asks here. A new column is a line in FIXED, or in ANSWER for
-what each prompt has; one that the samples' `.json` has too says its field there.
+All code that writes, reads or checks columns uses this module. A new column is a line in FIXED, or in
+ANSWER if each prompt has one; a column that is also in the samples' `.json` names its field there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EVENT, SOURCE, FACTS, PROMPT = "event", "source", "facts", "prompt"
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `origin` is what its value comes from.
+    """One column; `origin` says where its value comes from.
 
     EVENT   what a journal's event says of every sample
     SOURCE  the sample in the source
@@ -32,7 +32,7 @@ class Column:
     type: str
     origin: str
     nothing: Any = None  # the value where a fact or an answer is missing
-    field: str = ""  # of the sample's .json; those without stand in rows alone
+    field: str = ""  # its field in the sample's .json; '' if it is in rows only
     part: str = ""
     prompt: str = ""
 
@@ -70,22 +70,22 @@ FIXED = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a run with these prompts, and these columns of scores."""
+    """The columns of a run with these prompts and score columns."""
 
     prompts: tuple[str, ...]
     scores: tuple[str, ...] = ()
 
     def called(self, name: str, prompt: str) -> str:
-        """What is one prompt's is called by its own name, or by NAME_PROMPT if there are several."""
+        """The name of a prompt's column: NAME, or NAME_PROMPT if there are several prompts."""
         return name if len(self.prompts) == 1 else f"{name}_{prompt}"
 
     def of(self, prompt: str) -> dict[str, str]:
-        """What the columns of one prompt's answer are called: caption → caption_NAME, …"""
+        """The names of the columns of one prompt's answer: caption → caption_NAME, …"""
         return {c.part: c.name for c in self.answers if c.prompt == prompt}
 
     @cached_property
     def all(self) -> tuple[Column, ...]:
-        """In the order in which they are written; columns without a NAME are the first prompt's."""
+        """All columns in the order of writing; those without a NAME are the first prompt's."""
         return tuple(self._all())
 
     @cached_property
@@ -102,23 +102,23 @@ class Columns:
 
     @cached_property
     def flags(self) -> tuple[str, ...]:
-        """Those of flags, one for each prompt."""
+        """The columns with flags, one for each prompt."""
         return tuple(self.of(prompt)[FLAGS.name] for prompt in self.prompts)
 
     def answered(self, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """A row's columns for the answers to the prompts, by their names."""
+        """The values of a row's columns for the answers to the prompts."""
         return {c.name: answers.get(c.prompt, {}).get(c.part, c.nothing) for c in self.answers}
 
     def answers_in(self, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """The answers that a row was made from; what `answered` takes."""
+        """The answers that a row was made from; the inverse of `answered`."""
         return {p: {part: row[name] for part, name in self.of(p).items()} for p in self.prompts}
 
     def fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What a sample's `.json` says of its answers."""
+        """The fields of a sample's `.json` about its answers."""
         return {c.field: row[c.name] for c in self.answers if c.field}
 
     def hidden(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row without what its sample's `.json` would say of its answers."""
+        """A row with the columns empty that a sample's `.json` would show of its answers."""
         return {**row, **{c.name: c.nothing for c in self.answers if c.field}}
 
     def _all(self) -> Iterator[Column]:
@@ -139,10 +139,10 @@ def columns_of(run: Run) -> Columns:
 
 
 def score_column(scorer: str) -> str:
-    """The column, and the field of the `.json`, that has a scorer's score."""
+    """The name of the column, and of the field in `.json`, with a scorer's score."""
     return f"{scorer}{SCORE}"
 
 
 def split_flags(flags: str | None) -> list[str]:
-    """The flags in a value of such a column."""
+    """The flags in a value of a flags column."""
     return [flag for flag in (flags or "").split(",") if flag]

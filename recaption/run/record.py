@@ -89,12 +89,10 @@ class Submission:
     left_out: list[str] = field(default_factory=list)  # keys that were given but are not stored
     # local runs: the waiting launcher, or the tasks
     processes: list[dict[str, Any]] = field(default_factory=list)
-    inputs: Any = (
-        None  # pattern of the inputs, if run.json lacks their full addresses or they moved
-    )
-    submitter: dict[str, Any] | None = (
-        None  # the submitting process, until its jobs or processes are recorded
-    )
+    # pattern of the inputs, if run.json lacks their full addresses or they moved
+    inputs: Any = None
+    # the submitting process, until its jobs or processes are recorded
+    submitter: dict[str, Any] | None = None
 
 
 def derived(run: Run, covered: dict[str, Any], parent: dict[str, Any], **changes: Any) -> Run:

@@ -42,9 +42,8 @@ def filesystem(url: str, what: str) -> tuple[Any, str]:
     if scheme == "hf":
         from huggingface_hub import constants
 
-        constants.HF_HUB_OFFLINE = (
-            False  # tasks are set offline for their models, not for their shards
-        )
+        # tasks are set offline for their models, not for their shards
+        constants.HF_HUB_OFFLINE = False
     options = {"client_kwargs": {"auto_decompress": False}} if _is_http(url) else {}
     try:
         found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
