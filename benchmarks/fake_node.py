@@ -1,9 +1,10 @@
-"""What a node with eight engines asks of the parent process, without a GPU.
+"""What a node with eight engines asks of the main process and of the workers, without a GPU.
 
-    python benchmarks/fake_node.py [--engines 8] [--rates 50,300] [--seconds 20]
+    python benchmarks/fake_node.py [--engines 8] [--rates 60] [--input-mb 3.7] [--seconds 40]
 
-Fake engines at a fixed service rate each, on pictures so small that preparing them is cheap: the
-parent's CPU time per image is what a node with real engines pays for routing.
+Fake engines at a fixed rate each, on pictures of `--size` whose prepared inputs have `--input-mb` million
+bytes, as those of Qwen2.5-VL. Prints the share of the engines' sum that the pipeline reached, from tar
+to published tar, and CPU milliseconds per image. `--engines 1 --rates 20 --in-flight 32` suits two cores.
 """
 
 from __future__ import annotations
@@ -16,42 +17,53 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+SHARDS = 16
+ROLES = {"task": "main process", "worker": "workers", "engine": "engines", "publisher": "publisher"}
 
-def measure(engines: int, rate: float, seconds: float) -> dict[str, Any]:
-    """The pipeline's figures with `engines` fake engines at `rate` images/s each."""
+
+def measure(options: argparse.Namespace, rate: float) -> dict[str, Any]:
+    """The pipeline's figures with fake engines at `rate` images/s each."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        images = int(engines * rate * seconds)
-        command = [
-            sys.executable,
-            "-m",
-            "recaption.bench",
-            "--parts",
-            "pipeline",
-            "--size",
-            "64x48",
-        ]
-        command += ["--images", str(images), "--shards", "16", "--json", str(out)]
-        command += ["engine=fake", f"engine.rate={rate}", f"engine.replicas={engines}"]
+        images = int(options.engines * rate * options.seconds)
+        command = [sys.executable, "-m", "recaption.bench", "--parts", "pipeline"]
+        command += ["--size", options.size, "--images", str(images), "--shards", str(SHARDS)]
+        command += ["--json", str(out), "engine=fake", f"engine.rate={rate}"]
+        command += [f"engine.replicas={options.engines}", f"engine.input_mb={options.input_mb}"]
+        command += [f"engine.max_num_seqs={options.in_flight}"]
+        command += [f"data.workers={options.workers}"] if options.workers else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        figures: dict[str, Any] = json.loads(out.read_text())
+        figures: dict[str, Any] = json.loads(out.read_text())["pipeline"]
         return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engines", type=int, default=8)
-    parser.add_argument("--rates", default="50,300")
-    parser.add_argument("--seconds", type=float, default=20)
+    add = parser.add_argument
+    add("--engines", type=int, default=8)
+    add("--rates", default="60", help="images/s of each engine; several are measured in turn")
+    add("--size", default="640x480")
+    add("--input-mb", type=float, default=3.7)
+    add("--seconds", type=float, default=40)
+    add("--in-flight", type=int, default=512, help="samples at a time in each engine")
+    add("--workers", type=int, help="preparation processes; default: what the CPUs allow")
     options = parser.parse_args()
-    print("engines  rate each  images/s  of the engines' sum  parent ms/image  peak MB")
     for rate in map(float, options.rates.split(",")):
-        pipeline = measure(options.engines, rate, options.seconds)["pipeline"]
-        share = pipeline["rate"] / (options.engines * rate)
-        details = pipeline["details"]
+        figures = measure(options, rate)
+        details, total = figures["details"], options.engines * rate
+        milliseconds = details["cpu_ms_per_image"]
+        loop = milliseconds["task"] * figures["rate"] / 1000
         print(
-            f"{options.engines:7} {rate:10.0f} {pipeline['rate']:9.1f} {share:20.3f} "
-            f"{details['cpu_ms_per_image']['task']:16.3f} {details['peak_memory_mb']:8}"
+            f"{options.engines} engines of {rate:g} images/s, {details['workers']} workers, "
+            f"{figures['images']} images: {figures['rate']:.1f} images/s, "
+            f"{figures['rate'] / total:.3f} of the engines' sum; "
+            f"{figures['middle'] / total:.3f} in the middle half"
+        )
+        print(
+            "CPU ms per image: "
+            + ", ".join(f"{name} {milliseconds[role]:.2f}" for role, name in ROLES.items())
+            + f" (main process: {loop:.2f} of a core); peak {details['peak_memory_mb']} MB; "
+            f"starved {details['starved']:.3f} {details['starved_seconds']}"
         )
 
 

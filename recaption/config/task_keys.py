@@ -73,6 +73,13 @@ class Engine:
         choices=("", "random"),
         fake=True,
     )
+    input_mb: float = key(
+        0.0,
+        "Million bytes that every prepared picture is filled up to, as a model's input has.",
+        low=0.0,
+        was=0.0,
+        fake=True,
+    )
     poison: dict[str, str] = key(
         {},
         "What a caption, or * for every other, brings about: crash, hang, error, refuse, cut, "

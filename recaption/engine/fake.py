@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import secrets
 import signal
 import time
@@ -24,6 +25,7 @@ class FakeRenderer:
     def __init__(self, spec: Spec) -> None:
         self.poison = spec.config.engine.poison
         self.room = spec.config.model.max_model_len
+        self.filling = bytearray(round(spec.config.engine.input_mb * 1_000_000))
 
     def clean(self, value: str) -> str:
         return value
@@ -36,7 +38,9 @@ class FakeRenderer:
         texts = [
             f"{q.system or ''}\n{q.text}{f'#{q.attempt}' * (q.attempt > 0)}" for q in questions
         ]
-        payload = {"pixels": rgb.tobytes(), "size": rgb.size, "texts": texts}
+        payload: dict[str, Any] = {"pixels": rgb.tobytes(), "size": rgb.size, "texts": texts}
+        if filling := memoryview(self.filling)[len(payload["pixels"]) :]:
+            payload["filling"] = pickle.PickleBuffer(filling)
         if any(self.poison.get(caption_of(payload, text)) == "refuse" for text in texts):
             raise ValueError("poisoned picture")
         return payload

@@ -21,8 +21,9 @@ from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
 from recaption.config.schema import Config, Quality
 from recaption.config.schema import Image as Rules
-from recaption.engine.base import Caption, Device, Spec
-from recaption.engine.fake import FakeEngine, caption_of
+from recaption.engine.base import Caption, Device, Question, Spec
+from recaption.engine.fake import FakeEngine, FakeRenderer, caption_of
+from recaption.engine.payload import pack, unpack
 from recaption.errors import SampleError, TaskError
 from recaption.launch.help import presets
 from recaption.model.files import model_folder
@@ -208,6 +209,21 @@ def test_the_fake_engine_answers_at_its_rate() -> None:
 
     assert asyncio.run(ask("engine.rate=10")) >= 0.5
     assert asyncio.run(ask()) < 0.4
+
+
+def test_the_fake_engines_inputs_are_filled_up(tmp_path: Path) -> None:
+    """To the size that a model's have, and captions stay the same."""
+    picture = Image.new("RGB", (64, 48), "red")
+    with (tmp_path / "memory").open("w+b") as file:
+        captions = []
+        for words, least, most in (([], 9_216, 10_000), (["engine.input_mb=0.5"], 5e5, 5.01e5)):
+            renderer = FakeRenderer(spec_of("engine=fake", *words))
+            payload = renderer.render(picture, "x", [Question("short", None, "What?")])
+            length = pack(payload, file.fileno(), 0, 1 << 20)
+            assert least <= length <= most
+            file.seek(0)
+            captions.append(caption_of(unpack(memoryview(file.read(length))), "What?"))
+    assert captions[0] == captions[1]
 
 
 def test_a_model_is_downloaded_where_and_at_what_is_said(
