@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recaption.config.options import taken_options
 from recaption.config.overrides import WHOLE, check_key
+from recaption.config.sbatch_options import taken_options
 from recaption.config.schema import Config, Prompt
-from recaption.config.taken import KEYS
+from recaption.config.vllm_arguments import KEYS
 from recaption.config.walk import walk
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from recaption.config.schema import Config
-from recaption.config.taken import KEYS
+from recaption.config.vllm_arguments import KEYS
 from recaption.engine.arguments import environment
 from recaption.engine.bare import KeyFault
 from recaption.engine.base import Device, Spec
