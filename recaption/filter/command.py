@@ -9,13 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow.compute as pc
-
 from recaption.cli.processes import each
 from recaption.cli.progress import with_progress
 from recaption.config.check import check_folder
-from recaption.filter.names import names_of
-from recaption.filter.vectors import fulfilled
+from recaption.filter.names import examples, fulfilling
 from recaption.filter.where import Where
 from recaption.run import card
 from recaption.run import rows as sidecars
@@ -37,8 +34,7 @@ def filter_run(options: Namespace) -> int:
     """The command on its arguments; returns its exit code and raises UserError for a wrong use."""
     check_folder("-o", options.output)
     parent, run = open_run(options.run)
-    names = {n: name.example for n, name in names_of(columns_of(run)).items()}
-    where = Where(options.where, names)
+    where = Where(options.where, examples(columns_of(run)))
     paths = destination(options.output, parent)
     new = make_run(paths, filtered(parent, run, where), inherited_group(parent))
     state, tag = scan(parent, run), uuid.uuid4().hex
@@ -91,25 +87,17 @@ def rewrite_shard(
 
 
 def _loses(parent: RunPaths, run: Run, name: str, where: Where) -> bool:
-    return not all(_fulfil(parent, run, name, where))
+    return not all(fulfilling(parent.sidecar(name), columns_of(run), where))
 
 
 def _filtered(parent: RunPaths, run: Run, name: str, where: Where) -> Rows:
-    rows, fulfil = read_rows(parent.sidecar(name)), _fulfil(parent, run, name, where)
+    fulfil = fulfilling(parent.sidecar(name), columns_of(run), where)
+    rows = read_rows(parent.sidecar(name))
     captioned = [row for row in rows if row["status"] == CAPTIONED]
     for row, stays in zip(captioned, fulfil, strict=True):
         if not stays:
             row["status"], row["reason"] = FILTERED, f"does not fulfil {where.text}"
     return rows
-
-
-def _fulfil(parent: RunPaths, run: Run, name: str, where: Where) -> list[bool]:
-    """For each captioned sample of a published shard, whether it fulfills the expression."""
-    names = {n: name for n, name in names_of(columns_of(run)).items() if n in where.used}
-    columns = {column for name in names.values() for column in name.columns}
-    table = sidecars.read_table(parent.sidecar(name), ["status", *columns])
-    table = table.filter(pc.equal(table["status"], CAPTIONED))
-    return fulfilled(where, {n: name.made(table) for n, name in names.items()}, table.num_rows)
 
 
 def _report(paths: RunPaths, run: Run, todo: int, changed: int) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recaption.config.schema import FLAGS
-from recaption.filter.where import Value
+from recaption.filter.vectors import fulfilled
+from recaption.filter.where import Value, Where
 from recaption.run.columns import REAL, TEXT, WHOLE, Columns
+from recaption.run.rows import CAPTIONED, read_table
 
 EXAMPLES: dict[str, Value] = {TEXT: "", WHOLE: 17, REAL: 0.37}
 UNUSED = ("status", "reason", "attempts")  # of no use for choosing among captioned samples
@@ -43,6 +46,20 @@ def names_of(columns: Columns) -> dict[str, Name]:
         for prompt, column in zip(columns.prompts, columns.flags, strict=True):
             found[columns.called(flag, prompt)] = Name(False, (column,), flagged)
     return found
+
+
+def examples(columns: Columns) -> dict[str, Value]:
+    """What an expression is checked with."""
+    return {name: known.example for name, known in names_of(columns).items()}
+
+
+def fulfilling(sidecar: Path, columns: Columns, where: Where) -> list[bool]:
+    """For each captioned row whether it fulfills the expression; only what that needs is read."""
+    names = {name: known for name, known in names_of(columns).items() if name in where.used}
+    needed = {column for name in names.values() for column in name.columns}
+    table = read_table(sidecar, ["status", *needed])
+    table = table.filter(pc.equal(table["status"], CAPTIONED))
+    return fulfilled(where, {n: name.made(table) for n, name in names.items()}, table.num_rows)
 
 
 def _smaller(width: pa.Array, height: pa.Array) -> pa.Array:

@@ -31,7 +31,7 @@ def join(options: Namespace) -> int:
     check_folder("-o", options.output)
     spool = options.spool
     parent, run = open_run(options.run)
-    if run.identity["output.mode"] != "captions":
+    if not run.captions_only:
         reason = "its shards are full already; join is for runs with output.mode=captions"
         raise bad_value("RUN", parent.root, reason)
     sources = readable(run, options.inputs, allow_pipe=options.allow_pipe, what="join").shards

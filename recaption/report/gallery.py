@@ -186,7 +186,7 @@ def _published(sources: Sequence[Source], item: Item) -> Wanted | None:
         if row is None or row["status"] != CAPTIONED:
             continue
         tar = source.paths.tar(source.published[item.url].name)
-        if source.run.identity["output.mode"] == "full" and tar.exists():
+        if not source.run.captions_only and tar.exists():
             return Wanted(str(tar), (), *_reading(source))
     return None
 

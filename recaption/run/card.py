@@ -104,11 +104,7 @@ def withdraw(paths: RunPaths, run: Run) -> None:
 def _files(paths: RunPaths, run: Run) -> dict[Path, bytes]:
     """The files that describe a finished run, with their contents."""
     state = scan(paths, run)
-    captions_mode = run.identity["output.mode"] == "captions"
-    sizes = {
-        name: sum(counts.values()) if captions_mode else counts["captioned"]
-        for name, counts in state.done.items()
-    }
+    sizes = state.sizes(run)
     return {
         paths.sizes_json: publish.to_json(sizes),
         paths.card: _card(run, license_of(paths, run), sizes, state).encode(),
@@ -129,8 +125,7 @@ def _card(run: Run, license: str, sizes: dict[str, int], state: RunState) -> str
     if len(filled) < len(sizes):
         files = "".join(f"\n  - {json.dumps(glob.escape(name))}" for name in filled) or "[]"
     revision = run.model.get("revision")
-    captions_only = run.identity["output.mode"] == "captions"
-    load = LOAD_CAPTIONS if captions_only else LOAD
+    load = LOAD_CAPTIONS if run.captions_only else LOAD
     return CARD.substitute(
         files=files,
         license=license,
@@ -162,7 +157,7 @@ def license_of(paths: RunPaths, run: Run) -> str:
 
 
 def _members(run: Run) -> str:
-    if run.identity["output.mode"] == "captions":
+    if run.captions_only:
         text = CAPTIONS_ONLY
     else:
         text = KEPT if run.identity["output.text"] == "keep" else FULL

@@ -71,6 +71,11 @@ class Run:
     presets: str | None = None  # None: those of the version that froze it
 
     @property
+    def captions_only(self) -> bool:
+        """Whether its shards have captions alone, for every key of the inputs."""
+        return bool(self.identity["output.mode"] == "captions")
+
+    @property
     def generation(self) -> str | None:
         """The earlier version whose defaults and presets a launch uses for it; None: today's."""
         return earlier.generation(self.presets or self.versions.get("recaption", __version__))

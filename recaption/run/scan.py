@@ -12,7 +12,7 @@ from typing import Any
 from recaption.run import shared
 from recaption.run.paths import INHERITED, RunPaths, entries
 from recaption.run.record import Run
-from recaption.run.rows import DAMAGED
+from recaption.run.rows import CAPTIONED, DAMAGED
 from recaption.run.tasklog import read_log
 
 GIVEN_UP = "given_up"  # field of a marker: why the shard was given up
@@ -92,6 +92,13 @@ class RunState:
         for per_shard in self.done.values():
             counts.update(per_shard)
         return counts
+
+    def sizes(self, run: Run) -> dict[str, int]:
+        """How many samples the tar of each published shard has."""
+        return {
+            name: sum(counts.values()) if run.captions_only else counts.get(CAPTIONED, 0)
+            for name, counts in self.done.items()
+        }
 
     def counted(self) -> str:
         """How many samples of published shards are in each state, as commands say it."""

@@ -34,7 +34,7 @@ class _Pair:
 def pipeline(root: Path | str, inputs: str | None, *, allow_pipe: bool) -> wds.DataPipeline:
     """A webdataset pipeline over a run's captioned samples; see recaption.pairs."""
     paths, run = open_run(root)
-    if run.identity["output.mode"] != "captions":
+    if not run.captions_only:
         reason = "its shards have pictures and captions already; read them as they are"
         raise bad_value("RUN", paths.root, reason)
     run = readable(run, inputs, allow_pipe=allow_pipe, what="pairs")

@@ -16,7 +16,7 @@ def settings_of(run: Run) -> Settings:
         image_keys=tuple(frozen["data.image_keys"]),
         caption_key=frozen["data.caption_key"],
         keep_text=frozen["output.text"] == "keep",
-        captions_only=frozen["output.mode"] == "captions",
+        captions_only=run.captions_only,
         rules=run.rules,
         text_key=frozen.get("data.text_key", "txt"),
         scattered=frozen.get("data.order") == "any",

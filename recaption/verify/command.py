@@ -55,10 +55,8 @@ def verify(options: Namespace) -> int:
     samples = sum(findings.samples for findings in found)
     complete = not state.unsettled
     sound = len(set(state.done) - {defect.shard for defect in defects})
-    sizes = {name: counts.get("captioned", 0) for name, counts in state.done.items()}
+    sizes = {} if run.captions_only else state.sizes(run)
     train = open_clip_command(paths.root, sizes) if any(sizes.values()) else ""
-    if run.identity["output.mode"] == "captions":
-        train = ""
     report = {
         "run": str(paths.root),
         "shards": {

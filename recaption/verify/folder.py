@@ -100,11 +100,7 @@ def _stems(folder: Path) -> list[str]:
 
 
 def _sizes(paths: RunPaths, run: Run, state: RunState, found: Findings) -> None:
-    captions_only = run.identity["output.mode"] == "captions"
-    expected = {
-        name: sum(counts.values()) if captions_only else counts.get("captioned", 0)
-        for name, counts in state.done.items()
-    }
+    expected = state.sizes(run)
     try:
         sizes = json.loads(shared.content(paths.sizes_json))
     except FileNotFoundError:

@@ -50,10 +50,9 @@ def check_loaders(
     paths: RunPaths, run: Run, state: RunState, damaged: set[str]
 ) -> dict[str, Loaded]:
     """Load published shards that are not `damaged` with webdataset, `datasets`, and open_clip's rules."""
-    captions_only = run.identity["output.mode"] == "captions"
     sizes = {
-        name: sum(counts.values()) if captions_only else counts.get("captioned", 0)
-        for name, counts in state.done.items()
+        name: size
+        for name, size in state.sizes(run).items()
         if name not in damaged and shared.exists(paths.tar(name))
     }
     filled = [name for name, size in sizes.items() if size]
@@ -62,7 +61,7 @@ def check_loaders(
     step = max(1, -(-len(filled) // SHARDS))
     chosen = filled[::step]
     shards = _Shards(
-        [str(paths.tar(name)) for name in chosen], sum(sizes[n] for n in chosen), captions_only
+        [str(paths.tar(name)) for name in chosen], sum(sizes[n] for n in chosen), run.captions_only
     )
     return _in_a_child(shards)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recaption.config.schema import FLAGS
 from recaption.errors import UserError
-from recaption.filter.names import names_of
+from recaption.filter.names import examples, fulfilling, names_of
 from recaption.filter.vectors import fulfilled
 from recaption.filter.where import Where
 from recaption.run.columns import Columns
@@ -74,11 +76,8 @@ def composed(form: str, *parts: st.SearchStrategy[str]) -> st.SearchStrategy[str
     return st.tuples(*parts).map(lambda made: form.format(*made))
 
 
-def deeper(text: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return composed("lower({})", text)
-
-
-text_of = st.recursive(literals["text"] | names["text"] | names["text"], deeper, max_leaves=2)
+plain = literals["text"] | names["text"] | names["text"]
+text_of = plain | composed("lower({})", plain)
 leaves = literals["number"] | names["number"] | names["number"]
 leaves |= composed("{}({})", st.sampled_from(["len", "words"]), text_of)
 number_of = st.recursive(
@@ -197,3 +196,13 @@ def test_what_can_be_named() -> None:
             for c in ("caption", "finish_reason", "tokens", "flags", *FLAGS)
         ),
     }
+
+
+def test_only_what_is_needed_is_read(tmp_path: Path) -> None:
+    """Of captioned rows; what else a sidecar holds, or lacks, makes no difference."""
+    path = tmp_path / "some.parquet"
+    states, scores = ["captioned", "rejected", "captioned"], [0.25, None, 0.75]
+    pq.write_table(pa.table({"status": states, "watermark_score": scores}), path)
+    columns = Columns(("a",), ("watermark_score",))
+    where = Where("watermark_score < 0.5", examples(columns))
+    assert fulfilling(path, columns, where) == [True, False]
