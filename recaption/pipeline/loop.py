@@ -55,7 +55,7 @@ class Pipeline:
             self.engines = Engines(spec, devices, self.preparation.memory.path, log)
             endings.callback(lambda: self.engines.stop(politely=not self.state))
             self.open_shards = OpenShards(
-                spec.config, context, source, lambda: facts | self.engines.facts()
+                spec.config, context, source, lambda: facts | self.engines.facts(), len(devices)
             )
             endings.callback(self.open_shards.close)
             self.endings = endings.pop_all()

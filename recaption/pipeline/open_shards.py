@@ -23,7 +23,7 @@ from recaption.run.journal import Event, Journal
 from recaption.run.record import InputShard
 from recaption.shard.source import needs_spool, spool_file
 
-MAX_OPEN = 8
+OPEN_PER_ENGINE = 8  # shards, so that small ones keep all engines full
 
 
 class Source(Protocol):
@@ -64,7 +64,9 @@ class OpenShards:
         context: publisher.Context,
         source: Source,
         facts: Callable[[], dict[str, Any]],
+        engines: int,
     ) -> None:
+        self.most = OPEN_PER_ENGINE * engines
         self.config, self.context, self.source, self.facts = config, context, source, facts
         self.pool = children.Pool(publisher.main, (context,), 1, float("inf"))
         self.numbers = itertools.count()
@@ -97,7 +99,7 @@ class OpenShards:
         """Open the next shard when fewer than `low_water` samples are waiting."""
         while (
             not self.opening
-            and len(self.open) < MAX_OPEN
+            and len(self.open) < self.most
             and self.waiting() < low_water
             and (following := self._following())
         ):
@@ -159,7 +161,7 @@ class OpenShards:
 
     def exhausted(self) -> bool:
         """Whether it is idle although a shard could be opened, so that there is none to open."""
-        return self.idle() and not self.postponed and len(self.open) < MAX_OPEN
+        return self.idle() and not self.postponed and len(self.open) < self.most
 
     def flush(self) -> None:
         for shard in self.open:
