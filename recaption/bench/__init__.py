@@ -12,7 +12,7 @@ LEAST, MOST = 8, 16384  # pixels of a side
 PARTS = ("engine", "pipeline", "baseline")
 DOES = """\
 Measures the engine alone, the pipeline from tar to published tar, and a plain baseline on the same drawn
-pictures, and says what a whole data set would take.
+pictures, and projects the time for a whole data set.
 """
 MORE = """\
 example: python -m recaption.bench model=qwen2.5-vl-7b prompt=detailed --images 4000 --size 1024x768
@@ -28,7 +28,7 @@ def parser() -> Parser:
     add = parser.add_argument
     count = whole(1)
     add("--images", metavar="N", type=count, default=2000, help="pictures per part (%(default)s)")
-    add("--shards", metavar="N", type=count, default=8, help="shards they are in (%(default)s)")
+    add("--shards", metavar="N", type=count, default=8, help="shards that hold them (%(default)s)")
     add(
         "--size",
         metavar="WIDTHxHEIGHT",
@@ -61,7 +61,7 @@ def parser() -> Parser:
         metavar="N",
         type=count,
         default=64,
-        help="GPUs that the projection is for (%(default)s)",
+        help="GPUs for which the time is projected (%(default)s)",
     )
     add("--json", metavar="FILE", help="write the figures to this file, too")
     add(

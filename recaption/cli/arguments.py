@@ -134,8 +134,8 @@ def take_inputs(parser: Parser, runs: str = "run the commands of pipe: sources a
     parser.add_argument(
         "--inputs",
         metavar="PATTERN",
-        help="where the inputs are, if they have moved, or if their URLs are signed or they are "
-        "commands, which is not stored: what data.shards was",
+        help="the pattern given as data.shards, if the inputs have moved, or if the run does not store "
+        "their addresses because they are signed URLs or commands",
     )
     parser.add_argument("--allow-pipe", action="store_true", help=runs)
 

@@ -7,8 +7,8 @@ from recaption.cli.arguments import Parser
 SHELLS = ("bash", "fish")
 DOES = """\
 Prints a script that lets the shell complete recaption's commands, launch's keys, and the values of keys
-that have choices: presets (model=, prompt=, slurm=, …; those of --config-dir too) and names. Make it again
-after an update of recaption.
+that have choices: presets (model=, prompt=, slurm=, …; those of --config-dir too) and names. Print it
+again after an update of recaption.
 """
 MORE = """\
 examples:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from recaption.cli.arguments import Parser, take_words
 
 DOES = """\
-Draws four small shards and recaptions them with the tiny model, all on this machine. The second time
-nothing is left to do but to show what was made.
+Draws four small shards and recaptions them with the tiny model, all on this machine. If it is run again,
+it only shows the captions.
 """
 MORE = """\
 example: python -m recaption.demo /tmp/demo prompt=detailed
@@ -16,7 +16,7 @@ example: python -m recaption.demo /tmp/demo prompt=detailed
 def parser() -> Parser:
     """The command's arguments."""
     parser = Parser("demo", DOES, MORE)
-    about = "where shards and captions go (demo)"
+    about = "folder for shards and captions (demo)"
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help=about)
     take_words(parser, "watermark=onnx watermark.path=MODEL.onnx")
     return parser

@@ -9,9 +9,9 @@ Checks a site before the first array, with the keys that launch will be given (d
 out): Python and packages, vLLM and GPUs, what the file system of output.dir can do and how much room it
 has, the model's and ONNX files, memory and temporary space. No engine is started, nothing is downloaded.
 
-With slurm=cluster also what the controller says (MaxArraySize, requeue, preemption, accounting,
-partition, account, qos), whether sbatch would take the job; then one job of one task with the same
-settings looks at a node, and whether files written there are seen here, and the other way round.
+With slurm=cluster it also checks what the controller says (MaxArraySize, requeue, preemption, accounting,
+partition, account, qos) and whether sbatch would take the job. Then it submits one job of one task with
+the same settings, which checks a node, and whether files written there are seen here and vice versa.
 """
 MORE = """\
 example: python -m recaption.doctor slurm=cluster slurm.partition=gpu model=qwen2.5-vl-7b
@@ -33,7 +33,7 @@ def parser() -> Parser:
         metavar="SECONDS",
         type=whole(0, 86400),
         default=120,
-        help="how long Slurm's job may wait for its start (%(default)s); then it is canceled",
+        help="seconds that the job may wait for its start (%(default)s) before it is canceled",
     )
     add("--json", action="store_true", help="print one JSON object instead of lines")
     take_presets(parser)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from recaption.cli.arguments import Parser, take_run
 
 DOES = """\
-Makes the run NEW from a finished one: captioned samples of RUN that do not fulfill the expression become
-`filtered` and leave their shards; nothing is captioned, and neither sources nor a GPU are needed. Shards
-that lose no sample are hard-linked. RUN is only read. The same command again goes on where it stopped,
-and takes up shards that RUN has published since.
+Makes the run NEW from RUN: captioned samples that do not fulfill the expression become `filtered` and
+are left out of their shards. Nothing is captioned, and neither sources nor a GPU are needed. Shards that
+lose no sample are hard-linked. RUN is only read. The same command again continues where it stopped and
+adds shards that RUN has published since.
 """
 MORE = """\
 examples:
@@ -30,7 +30,12 @@ def parser() -> Parser:
     parser = Parser("filter", DOES, _more)
     take_run(parser)
     add = parser.add_argument
-    add("--where", metavar="EXPRESSION", required=True, help="an expression that samples fulfill")
+    add(
+        "--where",
+        metavar="EXPRESSION",
+        required=True,
+        help="the expression that samples have to fulfill to be kept",
+    )
     add("-o", "--output", metavar="NEW", required=True, help="a directory for the new run")
     return parser
 

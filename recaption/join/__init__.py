@@ -8,9 +8,8 @@ DOES = """\
 Makes full shards from RUN, whose shards have captions only (output.mode=captions), and the shards it
 was made from: the same bytes that output.mode=full would have published with these captions. Nothing is
 captioned. NEW becomes a run directory of its own, for status, verify, filter and report; RUN is only
-read. Each source has to be the one that was captioned; one that is damaged, missing or has changed is
-named and gets no shard. The same command again does what is missing, and takes up shards that RUN has
-published since.
+read. Sources that are damaged, missing or not the ones that were captioned are named and get no shard.
+The same command again makes what is missing and adds shards that RUN has published since.
 """
 MORE = """\
 example: python -m recaption.join outputs/train/tiny/short -o /data/train-recaptioned
@@ -29,12 +28,12 @@ def parser() -> Parser:
         "--output",
         metavar="NEW",
         required=True,
-        help="a directory for the full shards, the new run's",
+        help="the new run directory, for the full shards",
     )
     add(
         "--spool",
         metavar="FOLDER",
-        help="where remote or compressed sources are put, one per process; default: SLURM_TMPDIR or "
+        help="folder for copies of remote or compressed sources, one per process; default: SLURM_TMPDIR or "
         "the system's temporary folder",
     )
     take_inputs(parser)

@@ -17,13 +17,13 @@ joined by input shard and key. RUN may still be at work; it is only read.
 MORE = """\
 example: python -m recaption.report outputs/train/tiny/short outputs/train/tiny/detailed -o report.html
 
-Exact, whatever the number of shards: counts of shards and samples by state and throughput, which
-come from the tasks' logs (reasons: the five most frequent ones of each shard). Flags and histograms
-count every row of the shards that are read. If those are not all, they are chosen by a hash of their
-URL, the same at every call, and the page says how many they are.
+Counts of shards and samples by state, and throughput, are exact, since they come from the tasks' logs
+(reasons: the five most frequent ones of each shard). Flags and histograms count every row of the shards
+that are read. If not all are read, they are chosen by a hash of their URL, so that every call reads the
+same ones, and the page says how many they are.
 
-In the gallery are the worst samples of every kind first (states without a caption, combinations of
-flags), then the shortest and longest captions and the lowest and highest scores, then samples drawn
+The gallery shows first the worst samples of every kind (states without a caption, combinations of
+flags), then the shortest and longest captions and the lowest and highest scores, then samples chosen
 by a hash. The same runs give the same gallery.
 
 Exit code: 0 when the page is written, 2 for a wrong use.
@@ -40,7 +40,7 @@ def parser() -> Parser:
         "--output",
         metavar="FILE.html",
         required=True,
-        help="the file for the page; one that exists is replaced",
+        help="the HTML file to write; an existing file is replaced",
     )
     add(
         "--samples",

@@ -17,12 +17,12 @@ slurm=mysite replaces its whole section, and that of task.*. Without data.range,
 selected and has no marker is submitted. slurm.setup and slurm.additional are never stored, since they may
 hold secrets: where they were used, name their preset again, or give them as slurm.setup=[…].
 
-With --status or --reason, a new run NEW is made: published shards of RUN that hold no such sample are
-hard-linked; in the others such samples are done again, with KEY=VALUE, and all others keep their
-rows. Shards that RUN has not published are left for a later retry of NEW. RUN itself is only read.
+With --status or --reason, a new run NEW is made, in which the samples of that state or reason are done
+again, with KEY=VALUE; all other samples keep their rows. Published shards of RUN without such samples are
+hard-linked. Shards that RUN has not published are left for a later retry of NEW. RUN is only read.
 
-A shard that cannot be made keeps a run unfinished. data.damaged=salvage takes what is intact of a damaged
-one; --give-up settles the run without the shard, and nothing is submitted.
+A shard that cannot be made keeps a run unfinished. data.damaged=salvage captions the intact samples of a
+damaged shard; --give-up settles the run without the shard and submits nothing.
 """
 MORE = """\
 --status, --reason, --give-up and --take-back take several values, and may be repeated.
@@ -32,7 +32,7 @@ examples:
   python -m recaption.retry RUN --status rejected --reason pixels -o NEW image.max_source_pixels=200000000
   python -m recaption.retry RUN --give-up 00017.tar
 
-Exit code as launch: 0 submitted, or settled, or everything published where it waits; 1 something is
+Exit code: 0 if shards were submitted or settled, or, if it waits, all are published; 1 if something is
 missing; 2 for a wrong use, such as a key inside the fingerprint.
 """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from recaption.cli.arguments import Parser, take_run
 
 DOES = """\
-Cancels the queued and running jobs of every submission of RUN, and ends its tasks on this machine. They
-keep what they have made: the same launch, or recaption.retry, goes on there.
+Cancels the queued and running jobs of every submission of RUN, and ends its tasks on this machine.
+Finished captions are kept: the same launch, or recaption.retry, continues from there.
 """
 MORE = """\
 example: python -m recaption.stop outputs/train/tiny/short

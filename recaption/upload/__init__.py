@@ -5,14 +5,15 @@ from __future__ import annotations
 from recaption.cli.arguments import Parser, take_run
 
 DOES = """\
-Copies a finished run. The same command again sends only what is missing or different there, by size and
-SHA-256; so it also goes on after it was killed. A shard's marker comes after its data.
+Copies a finished run to S3 or to a data set on the Hugging Face Hub. The same command again sends only
+files that are missing or differ there, by size and SHA-256, so it can continue after it was killed. A
+shard's marker is sent after its data.
 """
 MORE = """\
 example: python -m recaption.upload outputs/train/tiny/short hf://datasets/me/recaptioned
 
 DEST is s3://BUCKET[/PREFIX] or hf://datasets/USER/NAME[@BRANCH][/FOLDER]; the data set, as a private one,
-and its branch are made where there are none.
+and its branch are made if they do not exist.
 
 Access comes from the environment, and nothing of it is stored. S3: AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; AWS_ENDPOINT_URL for other stores than Amazon's.
@@ -35,12 +36,12 @@ def parser() -> Parser:
     add(
         "--partial",
         action="store_true",
-        help="also from a run that is not finished: the shards that are published",
+        help="also copy a run that is not finished: its published shards",
     )
     add(
         "--shards-only",
         action="store_true",
-        help="without .recaption, whose files name the inputs, hosts and folders of the run",
+        help="leave out .recaption, whose files name the inputs, hosts and folders of the run",
     )
     return parser
 

@@ -9,7 +9,7 @@ Re-reads every published shard against its marker: hashes, counts, states, keys 
 captions and images. Looks for missing, foreign and left-over files. Then loads shards with
 webdataset, with datasets, and by open_clip's rules, and prints the command line to train on them. The
 last line says how many of how many shards have no defect, whether the run is unfinished, and how many
-samples each loader read. Shards that were given up are named, and are none of these.
+samples each loader read. Shards that were given up are named but not counted.
 """
 MORE = """\
 example: python -m recaption.verify outputs/train/tiny/short --input --complete
@@ -17,8 +17,8 @@ example: python -m recaption.verify outputs/train/tiny/short --input --complete
 JSON: run, shards (total, published, given_up), samples, defects (shard, kind, text), notes, loaders
 (result ok, warn, fail or skipped; text; samples), train, sound (shards without a defect), complete, ok.
 
-Exit code: 0 if nothing is wrong (shards that are not published yet, without --complete, and loaders'
-warnings, whose cause lies in the source, are not wrong), 1 for a defect, 2 for a wrong use.
+Exit code: 0 if there is no defect, 1 if there is one, 2 for a wrong use. Loaders' warnings, whose cause
+lies in the source, are no defects, and neither are unpublished shards without --complete.
 """
 
 
@@ -30,13 +30,13 @@ def parser() -> Parser:
     add(
         "--input",
         action="store_true",
-        help="also read every shard's source again, and compare what it would become",
+        help="also make every shard again from its source, and compare",
     )
     take_inputs(parser)
     add(
         "--complete",
         action="store_true",
-        help="shards that are not published yet are wrong, too",
+        help="count shards that are not published yet as defects",
     )
     add("--json", action="store_true", help="print one JSON object instead of lines")
     return parser
