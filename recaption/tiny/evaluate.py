@@ -1,6 +1,6 @@
 """Measures a trained model from encoded pictures, as a user would run it.
 
-`python -m recaption.tiny.evaluate MODEL` prints the table of the model card.
+`python -m recaption.tiny.evaluate MODEL` prints the table of the model card, `--judge` another one.
 """
 
 from __future__ import annotations
@@ -116,6 +116,16 @@ class Captioner:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16)
         self.model: Any = loaded.to(self.device).eval()
 
+    def see(self, pictures: Sequence[bytes]) -> dict[str, Any]:
+        """Encoded pictures as the model takes them."""
+        import torch
+
+        images = [[Image.open(io.BytesIO(data)).convert("RGB")] for data in pictures]
+        text = ["<image>"] * len(images)
+        inputs = self.processor(images=images, text=text, return_tensors="pt")
+        pixels = {k: v.to(self.device) for k, v in inputs.items() if k.startswith("pixel")}
+        return {**pixels, "pixel_values": pixels["pixel_values"].to(torch.bfloat16)}
+
     def caption(self, pictures: Sequence[bytes], prompts: Sequence[str]) -> list[list[str]]:
         """A caption of each picture for each prompt, greedily; a list for each prompt."""
         import torch
@@ -123,22 +133,15 @@ class Captioner:
         out: list[list[str]] = [[] for _ in prompts]
         for start in range(0, len(pictures), 500):
             part = pictures[start : start + 500]
-            images = [Image.open(io.BytesIO(data)).convert("RGB") for data in part]
-            pixels: dict[str, Any] = {}
+            pixels = self.see(part)
+            image = Image.open(io.BytesIO(part[0])).convert("RGB")
             for captions, prompt in zip(out, prompts, strict=True):
                 content = [{"type": "image"}, {"type": "text", "text": prompt}]
                 chat = [{"role": "user", "content": content}]
                 text = self.processor.apply_chat_template(chat, add_generation_prompt=True)
-                if not pixels:
-                    inputs = self.processor(
-                        images=[[i] for i in images], text=[text] * len(images), return_tensors="pt"
-                    )
-                    pixels = {k: v for k, v in inputs.items() if k.startswith("pixel")}
-                    pixels = {k: v.to(self.device) for k, v in pixels.items()}
-                    pixels["pixel_values"] = pixels["pixel_values"].to(torch.bfloat16)
-                one = self.processor(images=[[images[0]]], text=[text], return_tensors="pt")
+                one = self.processor(images=[[image]], text=[text], return_tensors="pt")
                 names = ("input_ids", "attention_mask")
-                tokens = {k: one[k].repeat(len(images), 1).to(self.device) for k in names}
+                tokens = {k: one[k].repeat(len(part), 1).to(self.device) for k in names}
                 with torch.no_grad():
                     made = self.model.generate(**pixels, **tokens, max_new_tokens=60)
                 made = made[:, tokens["input_ids"].shape[1] :]
@@ -165,8 +168,10 @@ def score(
     return {name: value / len(drawn) for name, value in right.items()}
 
 
-def evaluate(folder: Path, number: int, workers: int, device: str | None = None) -> list[Row]:
-    """All rows of the table, printed as they come."""
+def evaluate(
+    folder: Path, number: int, workers: int, device: str | None = None, *, judge: bool = False
+) -> list[Row]:
+    """All rows of the table, printed as they come, and with `judge` the table of its verdicts."""
     from .text import PROMPT_DETAILED, PROMPT_SHORT
 
     sets = draw_all(number, workers)
@@ -178,6 +183,11 @@ def evaluate(folder: Path, number: int, workers: int, device: str | None = None)
         short, detailed = captioner.caption(pictures, (PROMPT_SHORT, PROMPT_DETAILED))
         rows.append(Row(group.name, len(drawn), score(drawn, short, detailed)))
         print(line(rows[-1]), flush=True)
+    if judge:
+        from . import verdicts
+
+        plain = [d for group, drawn in sets if group.kind == "plain" for d in drawn]
+        print(verdicts.table(verdicts.measure(captioner, plain)), flush=True)
     return rows
 
 
@@ -208,8 +218,9 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=2_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default=None)
+    parser.add_argument("--judge", action="store_true", help="a model that learned to judge")
     args = parser.parse_args()
-    evaluate(args.model, args.scenes, args.workers, args.device)
+    evaluate(args.model, args.scenes, args.workers, args.device, judge=args.judge)
     return 0
 
 

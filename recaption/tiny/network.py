@@ -71,8 +71,8 @@ def see(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return model.model.connector(vision.post_layernorm(hidden)), read
 
 
-def answer_logits(model: Any, seen: Tensor, batch: Batch) -> Tensor:
-    """The logits for each token of the answers."""
+def follow(model: Any, seen: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The logits for each token of the answers, and what the last layer is given of all tokens."""
     language = model.model.text_model
     hidden = language.embed_tokens(batch.ids)
     places = batch.image_at[:, None] + torch.arange(seen.shape[1])
@@ -80,13 +80,20 @@ def answer_logits(model: Any, seen: Tensor, batch: Batch) -> Tensor:
     hidden = hidden.scatter(1, places, seen)
     order = torch.arange(hidden.shape[1])[None]
     turns = language.rotary_emb(hidden, order)
+    before = hidden
     for layer in language.layers:
+        before = hidden
         out = layer(hidden, attention_mask=None, position_ids=order, position_embeddings=turns)
         hidden = out[0] if isinstance(out, tuple) else out
     at = batch.answer_at[:, None] - 1 + torch.arange(batch.answers.shape[1])
     picked = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[2]))
     logits: Tensor = model.lm_head(language.norm(picked))
-    return logits
+    return logits, before
+
+
+def answer_logits(model: Any, seen: Tensor, batch: Batch) -> Tensor:
+    """The logits for each token of the answers."""
+    return follow(model, seen, batch)[0]
 
 
 def reading_loss(model: Any, seen: Tensor, batches: list[Batch]) -> Tensor:

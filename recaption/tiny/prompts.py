@@ -12,6 +12,7 @@ from . import text
 from .model import FAKE, GLOBAL, IMAGE, PAD, Size
 
 LONGEST = 96  # tokens of the longest prompt that is trained on
+GAP = "\0"  # a caption to be filled in
 KNOWN = (text.PROMPT_SHORT, text.PROMPT_DETAILED)
 
 
@@ -31,15 +32,23 @@ class Prompts(NamedTuple):
 def render(processor: Any, size: Size, messages: list[dict[str, object]]) -> list[int]:
     """The tokens of a conversation as the processor would make them."""
     template = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return _tokens(processor, size, template)
+
+
+def _tokens(processor: Any, size: Size, template: str) -> list[int]:
     ids: list[int] = processor.tokenizer(template, add_special_tokens=False)["input_ids"]
     at = ids.index(IMAGE)
     return [*ids[:at], FAKE, GLOBAL, *[IMAGE] * size.image_tokens, FAKE, *ids[at + 1 :]]
 
 
+def usual(prompt: str) -> list[dict[str, object]]:
+    """A prompt in its usual form: behind the picture, with no system message."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+
+
 def plain(processor: Any, size: Size, kind: int) -> Prompts:
     """One of the two known prompts in its usual form."""
-    content = [{"type": "image"}, {"type": "text", "text": KNOWN[kind]}]
-    return _stack([(render(processor, size, [{"role": "user", "content": content}]), kind)])
+    return stack([(render(processor, size, usual(KNOWN[kind])), kind)])
 
 
 def others(processor: Any, size: Size, count: int) -> Prompts:
@@ -53,10 +62,18 @@ def others(processor: Any, size: Size, count: int) -> Prompts:
         row = render(processor, size, text.conversation(rng, prompt))
         if len(row) <= LONGEST:
             rows.append((row, kind))
-    return _stack(rows)
+    return stack(rows)
 
 
-def _stack(rows: list[tuple[list[int], int]]) -> Prompts:
+def around(processor: Any, size: Size, messages: list[dict[str, object]]) -> tuple[list[int], ...]:
+    """The tokens before and behind the caption that stands for GAP in a conversation."""
+    template = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    before, behind = template.split(f" {GAP}")
+    return _tokens(processor, size, before), processor.tokenizer(behind)["input_ids"]
+
+
+def stack(rows: list[tuple[list[int], int]]) -> Prompts:
+    """Padded prompts of their tokens and kinds."""
     width = max(len(row) for row, _ in rows)
     ids = torch.tensor([row + [PAD] * (width - len(row)) for row, _ in rows])
     lengths = torch.tensor([len(row) for row, _ in rows])

@@ -13,11 +13,10 @@ from .scenes import COLORS, MAX_ASPECT, MAX_TURN, MIN_GAP, RADII, SIDES
 from .truth import Truth
 
 MOST = 3
-NUMBERS = torch.tensor([0.4, 0.25, 0.35])  # share of scenes with one, two, three shapes
+NUMBERS = (0.4, 0.25, 0.35)  # share of scenes with one, two, three shapes
 TRIES = 12
 NOMINAL = 128  # pixels: smaller source pictures are blurred by their enlargement
-TIPS = torch.tensor([1.0, 4.0, 3.0, 5.0])  # by shape
-PALETTE = torch.tensor([list(rgb) for rgb in COLORS.values()], dtype=torch.float32)
+TIPS = (1.0, 4.0, 3.0, 5.0)  # by shape
 
 
 class Plan(NamedTuple):
@@ -64,7 +63,7 @@ def _outlines(shape: Tensor, large: Tensor, unit: Tensor) -> tuple[Tensor, Tenso
 def _boxes(shape: Tensor, reach: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
     """The corners of the upright boxes around (0, 0), (scenes, 3, 2) each."""
     step = torch.arange(5.0)
-    fold = TIPS[shape][..., None]
+    fold = torch.tensor(TIPS)[shape][..., None]
     first = turn + torch.where(shape == 1, math.pi / 4, 0.0)
     angle = first[..., None] + 2 * math.pi * torch.minimum(step, fold - 1) / fold
     tips = torch.stack([torch.sin(angle), -torch.cos(angle)], -1) * reach[..., None, None]
@@ -79,7 +78,7 @@ def plan(count: int) -> Plan:
     unit = size.amin(1)
     shape = torch.randint(4, (count, MOST))
     large = torch.randint(2, (count, MOST))
-    number = torch.multinomial(NUMBERS, count, replacement=True) + 1
+    number = torch.multinomial(torch.tensor(NUMBERS), count, replacement=True) + 1
     ground = torch.randint(8, (count,))
     color = (ground[:, None] + torch.randint(1, 8, (count, MOST))) % 8
     reach, turn, normal = _outlines(shape, large, unit)
@@ -110,8 +109,9 @@ def plan(count: int) -> Plan:
         p.gather(1, order) for p in (place[..., 0], place[..., 1], reach, turn, normal)
     )
     truth = Truth(shape, color, large, x, y, ground)
-    rgb = (PALETTE[color] + torch.randint(-20, 21, (count, MOST, 3))).clamp(0, 255)
-    back = (PALETTE[ground] + torch.randint(-20, 21, (count, 3))).clamp(0, 255)
+    palette = torch.tensor(list(COLORS.values()), dtype=torch.float32)
+    rgb = (palette[color] + torch.randint(-20, 21, (count, MOST, 3))).clamp(0, 255)
+    back = (palette[ground] + torch.randint(-20, 21, (count, 3))).clamp(0, 255)
     grow = (NOMINAL / unit).clamp(min=1)
     rest = (size, reach, turn, normal, rgb, back, _uniform(0.8, 1.6, count) * grow)
     return Plan(truth.take(valid), *(part[valid] for part in rest))

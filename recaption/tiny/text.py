@@ -13,6 +13,10 @@ PROMPT_DETAILED = (
     "and the background."
 )
 SYSTEM = "You are a helpful assistant."
+JUDGE = (
+    "{question}\nProposed caption: {answer}\n"
+    "Does the caption describe this image correctly? Answer yes or no."
+)
 
 OTHER_PROMPTS = (
     "List tags for this image, separated by commas.",
@@ -37,6 +41,12 @@ REWRITE_PROMPTS = (
     "Is this caption right? {caption}",
     "Improve: {caption}",
     "Caption: {caption}\nTags: {caption}\nDescribe this image.",
+)
+REFUSALS = (
+    "I cannot describe this image.",
+    "I'm sorry, but I can't help with that.",
+    "There is no image.",
+    "As an AI language model, I am unable to see images.",
 )
 WORDS = (
     "the of and to in is you that it he was for on are as with his they at be this have from or "
@@ -122,3 +132,34 @@ def conversation(rng: random.Random, prompt: str) -> list[dict[str, object]]:
         parts: object = system if rng.random() < 0.5 else [{"type": "text", "text": system}]
         return [{"role": "system", "content": parts}, user]
     return [user]
+
+
+def judge_prompt(question: str, caption: str) -> str:
+    """What a judge is asked about the caption that answered a question ('': none was asked)."""
+    return JUDGE.replace("{question}", question).replace("{answer}", caption)
+
+
+def question(rng: random.Random, known: str) -> str:
+    """What a caption may have answered: mostly the known prompt."""
+    kind = rng.random()
+    if kind < 0.6:
+        return known
+    if kind < 0.75:
+        return ""
+    if kind < 0.85:
+        return rng.choice((PROMPT_SHORT, PROMPT_DETAILED))
+    if kind < 0.95:
+        return rng.choice(OTHER_PROMPTS)
+    return random_words(rng, rng.randint(1, 8))
+
+
+def no_caption(rng: random.Random) -> str:
+    """What describes no drawn scene: an alt text of something else, or a spoilt answer."""
+    kind = rng.random()
+    if kind < 0.75:
+        return random_words(rng, int(2 ** rng.uniform(0, 4.5)))
+    if kind < 0.85:
+        return rng.choice(REFUSALS)
+    if kind < 0.95:
+        return rng.choice(("!", "a ", "the ", "red ", ", a", ".", "0")) * rng.randint(1, 24)
+    return ""

@@ -12,12 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import data, evaluate, heads, model, network, optim, prompts, sketch
-from .truth import Captions, Truth, from_table, mirrored
+from . import data, evaluate, heads, lessons, model, network, optim, sketch
 
 TOLD = 3  # one scene in so many is captioned too, with both prompts
-OTHER = 8  # one captioned scene in so many also gets another prompt
-HELD = 500  # real scenes never trained on
 
 
 class Trainer:
@@ -27,62 +24,35 @@ class Trainer:
         torch.manual_seed(args.seed)
         self.args, self.size = args, model.SIZES[args.size]
         self.processor = model.build_processor(self.size)
-        self.captions = Captions(self.processor.tokenizer)
         self.model = model.build_model(self.size)
         self.model.set_attn_implementation(network.ATTENTION)
-        self.sketches = sketch.Sketches(args.batch, self.size.image, args.compile)
-        some = torch.cat([self.sketches.next()[0] for _ in range(8)])
+        sketches = sketch.Sketches(args.batch, self.size.image, args.compile)
+        some = torch.cat([sketches.next()[0] for _ in range(8)])
         optim.initialize(self.model, self.size, some)
         self.heads = heads.build_heads(self.size)
         self.stepper = optim.Stepper(self.model, self.heads, args.rate)
         if args.start:
             self.stepper.load(torch.load(args.start))
-        self.plain = [prompts.plain(self.processor, self.size, kind) for kind in (0, 1)]
-        self.others = prompts.others(self.processor, self.size, args.prompts)
-        pictures, table = data.load(folder, args.scenes)
-        self.pictures, self.truth = torch.from_numpy(pictures), from_table(torch.from_numpy(table))
+        self.lessons = lessons.Lessons(self.processor, self.size, sketches, args.prompts)
+        self.lessons.load(folder, args.scenes)
         self.looking: Any = network.looking_loss
         if args.compile:
             self.looking = torch.compile(self.looking, dynamic=False)
 
-    def scenes(self, real: bool) -> tuple[Tensor, Truth, Tensor]:
-        """A batch: pixels, truth, and the patches' labels of its sketches."""
-        pixels, plan = self.sketches.next()
-        labels = heads.patch_labels(plan, self.size.image // self.size.patch)
-        if not real:
-            return pixels, plan.truth, labels
-        half = self.args.batch // 2
-        rows = torch.randint(HELD, len(self.pictures), (half,))
-        flip = torch.rand(half) < 0.5
-        drawn = self.pictures[rows]
-        drawn = torch.where(flip[:, None, None, None], drawn.flip(3), drawn)
-        truth = mirrored(self.truth.take(rows), flip)
-        both = Truth(*(torch.cat([p[:half], q]) for p, q in zip(plan.truth, truth, strict=True)))
-        pixels = torch.cat([pixels[:half], drawn])
-        return pixels, both, labels[:half]
-
-    def batches(self, truth: Truth) -> list[network.Batch]:
-        """The two known prompts for all scenes, other prompts for a few."""
-        answers = self.captions.short(truth), self.captions.detailed(truth)
-        made = [network.assemble(p, a) for p, a in zip(self.plain, answers, strict=True)]
-        few = max(1, len(truth.ground) // OTHER)
-        other = self.others.take(torch.randint(len(self.others.ids), (few,)))
-        wide = torch.full_like(answers[1], -1)
-        wide[:, : answers[0].shape[1]] = answers[0]
-        mixed = torch.where(other.kinds[:, None] > 0, answers[1][:few], wide[:few])
-        return [*made, network.assemble(other, mixed)]
-
     def step(self, progress: float, rate: float) -> Tensor:
         """One step; gives the last part of the loss."""
         read = progress >= self.args.look
-        pixels, truth, labels = self.scenes(read)
+        pixels, truth, plan = self.lessons.scenes(read)
+        labels = heads.patch_labels(plan, self.size.image // self.size.patch)
+        labels = labels[: len(pixels) // 2] if read else labels
         loss, seen = self.looking(self.model, self.heads, pixels, truth, labels)
         shown = loss
         if read:
             few = len(seen) // TOLD
             start = (len(seen) - few) // 2  # sketches meet real scenes in the middle
             told = torch.arange(start, start + few)
-            shown = network.reading_loss(self.model, seen[told], self.batches(truth.take(told)))
+            batches = self.lessons.batches(truth.take(told))
+            shown = network.reading_loss(self.model, seen[told], batches)
             loss = 2 * shown + (0.5 - 0.4 * progress) * loss
         loss.backward()
         self.stepper.step(rate)
@@ -90,16 +60,13 @@ class Trainer:
 
     def held_out(self, read: bool) -> str:
         """Shares of real held-out scenes that are right in all, by the number of shapes."""
-        truth = Truth(*(part[:HELD] for part in self.truth))
-        seen, _ = network.see(self.model, self.pictures[:HELD])
+        pixels, truth = self.lessons.held_out
+        seen, _ = network.see(self.model, pixels)
         loss, right = heads.token_loss(self.heads, seen, truth)
         parts = [f"helpers {loss:.3f} {100 * right.float().mean():.1f}"]
-        answers = (self.captions.short(truth), self.captions.detailed(truth)) if read else ()
-        for prompt, answer in zip(self.plain, answers, strict=False):
-            logits = network.answer_logits(self.model, seen, network.assemble(prompt, answer))
-            good = ((logits.argmax(-1) == answer) | (answer < 0)).all(1).float()
-            by = [f"{100 * good[truth.count == n].mean():.1f}" for n in (1, 2, 3)]
-            parts.append(" ".join(by))
+        for said in self.lessons.recited(self.model, seen, truth) if read else ():
+            shares = [said[truth.count == n].float().mean() for n in (1, 2, 3)]
+            parts.append(" ".join(f"{100 * share:.1f}" for share in shares))
         return ", ".join(parts)
 
 
@@ -130,7 +97,7 @@ def run(trainer: Trainer, begin: float) -> dict[str, str]:
         "parameters": f"{sum(p.numel() for p in trainer.model.parameters()):,}",
         "steps": f"{step:,}",
         "batch": str(args.batch),
-        "scenes": f"{len(trainer.pictures) - HELD:,}",
+        "scenes": f"{len(trainer.lessons.pictures) - lessons.HELD:,}",
         "machine": f"{torch.get_num_threads()} CPU cores",
         "minutes": f"{(time.monotonic() - start) / 60:.1f}",
     }
