@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,21 @@ PLAIN = shared_memory.SharedMemory
 
 
 class NamedMemory(PLAIN):
-    """Shared memory that is named after the engine that makes it."""
+    """Shared memory that is named after the engine that makes it.
+
+    The resource tracker does not know of it: it would complain of what is removed by its name.
+    """
 
     def __init__(self, name: str | None = None, create: bool = False, *args: Any, **more: Any):
         if create and name is None:
             name = os.environ[VARIABLE] + secrets.token_hex(4)
         super().__init__(name, create, *args, **more)
+        if create:
+            resource_tracker.unregister(f"/{self.name}", "shared_memory")
+
+    def unlink(self) -> None:
+        resource_tracker.register(f"/{self.name}", "shared_memory")  # which this takes back
+        super().unlink()
 
 
 def own_name() -> str:

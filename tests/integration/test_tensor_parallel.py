@@ -81,6 +81,7 @@ def test_a_killed_worker_costs_no_sample_and_leaves_nothing(folder: Path) -> Non
     assert idle in result.stderr
     (log,) = run.glob(".recaption/logs/*_log.out")
     assert idle in log.read_text()
+    assert "leaked" not in log.read_text()
     assert len(markers(run)) == SHARDS
     found = [row for name in markers(run) for row in rows(run, name)]
     assert [row["status"] for row in found] == ["captioned"] * SHARDS * SAMPLES

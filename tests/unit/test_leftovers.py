@@ -76,6 +76,32 @@ def test_a_killed_engine_leaves_nothing_behind_a_sweep(
     assert files(name, meeting) == [f"{meeting}x"]  # another's, by its name
 
 
+ENDING = """
+import os
+from multiprocessing import shared_memory
+from recaption.engine import leftovers
+leftovers.begin()
+gone, left = (shared_memory.SharedMemory(create=True, size=4096) for _ in range(2))
+gone.close()
+gone.unlink()
+print(left.name, flush=True)
+leftovers.remove(leftovers.own_name())
+os._exit(0)
+"""
+
+
+def test_nobody_complains_of_what_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tracker of resources outlives an engine that ends at once, as all do."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = [sys.executable, "-c", ENDING]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.startswith("recaption-")
+    assert not (leftovers.MEMORY / ended.stdout.strip()).exists()
+    assert ended.stderr == ""
+
+
 def test_what_may_be_somebody_elses_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine's or container's engine, which cannot be seen here, and names like ours."""
     monkeypatch.setattr(leftovers, "MEMORY", tmp_path)
