@@ -158,6 +158,7 @@ def _bodies(spec: Spec, picture: bytes) -> Iterator[dict[str, Any]]:
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "ignore_eos": sampling.ignore_eos,
+            "chat_template_kwargs": spec.config.model.chat_template_kwargs,
         }
 
 

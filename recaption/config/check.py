@@ -6,14 +6,23 @@ import os
 import re
 from typing import Any
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 from recaption.config.onnx import IMAGENET_MEAN
-from recaption.config.schema import FLAGS, FORMATS, HARMLESS, Config, Data
+from recaption.config.schema import FLAGS, FORMATS, HARMLESS, Config, Data, Model
 from recaption.config.walk import walk
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60
 MAX_GPUS = 64
 BUILTIN = "builtin:"  # prefix of the path of a model inside the package
+TEMPLATES_OWN = (  # what a chat template is given by those who apply it
+    "messages",
+    "chat_template",
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+)
 POISONS = ("crash", "hang", "error", "refuse", "cut")
 GPUS = re.compile(r"(?:[A-Za-z0-9][\w.+-]*:)?\d+", re.ASCII)
 TIME = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|()(\d+):(\d+):(\d+)", re.ASCII)
@@ -32,6 +41,7 @@ def check(config: Config) -> None:
             raise bad_value(
                 key, value, "use letters, digits and . _ + - (it becomes a folder name)"
             )
+    _check_model(config.model)
     check_folder("output.dir", config.output.dir)
     if not LICENSE.fullmatch(config.output.license):
         reason = "an identifier as the Hub has it, such as cc-by-4.0, apache-2.0 or other"
@@ -74,6 +84,21 @@ def check(config: Config) -> None:
     config.data.text_key = _text_key(config.data)
     config.slurm.time = minutes(config.slurm.time)
     config.slurm.gpus = _gpus(config.slurm.gpus)
+
+
+def _check_model(model: Model) -> None:
+    for name in model.chat_template_kwargs:
+        if name in TEMPLATES_OWN:
+            key = f"model.chat_template_kwargs.{name}"
+            raise bad_value(key, model.chat_template_kwargs[name], "recaption sets it")
+    try:
+        named = model.vllm is None or len(SpecifierSet(model.vllm))
+    except InvalidSpecifier:
+        named = 0
+    if not named:
+        raise bad_value(
+            "model.vllm", model.vllm, "a range of versions, such as >=0.33 or >=0.30,<0.33"
+        )
 
 
 def _text_key(data: Data) -> str:

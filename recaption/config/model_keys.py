@@ -75,6 +75,18 @@ class Model:
     chat_template: str | None = key(
         None, "Jinja file with a chat template. Default: the model's own.", path=True
     )
+    chat_template_kwargs: dict[str, Any] = key(
+        {},
+        "Arguments of the chat template by name, such as "
+        "model.chat_template_kwargs.enable_thinking=false.",
+        was={},
+    )
+    vllm: str | None = key(
+        None,
+        "Versions of vLLM that know the model, such as >=0.33; another one is refused. Default: any.",
+        literal=True,
+        was=None,
+    )
     processor: dict[str, Any] = key(
         {}, "Options of the model's image processor by name, as in vLLM's mm_processor_kwargs."
     )

@@ -75,7 +75,7 @@ def _look(config: Config, wait: float, add: Callable[[Sequence[Check]], None]) -
     if not cluster:
         add(check_node(config))
         return
-    add(tried("packages", lambda: check_packages(engine=False)))
+    add(tried("packages", check_packages))
     here = check_files(config)
     add(here)
     controller = check_cluster(config, len(shards))

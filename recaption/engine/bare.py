@@ -101,6 +101,41 @@ def chat_template(spec: Spec) -> str | None:
     return Path(path).read_text(encoding="utf-8") if path else None
 
 
+def template_arguments(spec: Spec) -> dict[str, Any]:
+    """What the chat template is given beside the messages."""
+    own = spec.config.model.chat_template_kwargs
+    return {**own, "add_generation_prompt": True, "tokenize": False}
+
+
+def check_template_arguments(spec: Spec) -> None:
+    """Raise KeyFault for an argument that the chat template does not read; vLLM would drop it."""
+    given = spec.config.model.chat_template_kwargs
+    if not given:
+        return
+    from jinja2.meta import find_undeclared_variables
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    template = chat_template(spec)
+    if template is None:
+        processor = _processor(spec)
+        template = processor.chat_template or processor.tokenizer.chat_template
+    named = template.get("default", "") if isinstance(template, dict) else template or ""
+    environment = _compile_jinja_template(named).environment
+    read = find_undeclared_variables(environment.parse(named))
+    for name in sorted(set(given) - read):
+        reason = f"is not read by the model's chat template, which reads {', '.join(sorted(read))}"
+        raise KeyFault(f"model.chat_template_kwargs.{name}", reason)
+
+
+def _processor(spec: Spec) -> Any:
+    from transformers import AutoProcessor
+
+    model = spec.config.model
+    return AutoProcessor.from_pretrained(
+        spec.model_path, trust_remote_code=model.trust_remote_code, **model.processor
+    )
+
+
 def check(spec: Spec, methods: Collection[str]) -> None:
     """Raise ValueError for settings that vLLM would refuse; `methods` are its quantizations."""
     model, engine = spec.config.model, spec.config.engine
@@ -130,17 +165,11 @@ def _check_shape(spec: Spec) -> None:
 
 def _check_template(spec: Spec) -> None:
     """Raise ValueError unless the chat template contains the prompt's text once."""
-    from transformers import AutoProcessor
-
-    model = spec.config.model
-    remote = model.trust_remote_code
-    processor: Any = AutoProcessor.from_pretrained(
-        spec.model_path, trust_remote_code=remote, **model.processor
-    )
+    check_template_arguments(spec)
     content = [{"type": "image"}, {"type": "text", "text": MARK}]
-    options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False}
+    options = template_arguments(spec)
     if template := chat_template(spec):
         options["chat_template"] = template
-    text = processor.apply_chat_template([{"role": "user", "content": content}], **options)
+    text = _processor(spec).apply_chat_template([{"role": "user", "content": content}], **options)
     if text.count(MARK) != 1:
         raise ValueError(f"the model's chat template makes {text!r} of the prompt {MARK}")

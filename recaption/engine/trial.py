@@ -134,7 +134,7 @@ def _simpler(spec: Spec) -> Iterator[tuple[str, Spec]]:
                 config = copy.deepcopy(spec.config)
                 setattr(getattr(config, section), name, value)
                 yield f"{section}.{name}", dataclasses.replace(spec, config=config)
-    for name in ("engine", "processor"):
+    for name in ("engine", "processor", "chat_template_kwargs"):
         for leaf in getattr(spec.config.model, name):
             config = copy.deepcopy(spec.config)
             del getattr(config.model, name)[leaf]

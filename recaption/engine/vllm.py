@@ -32,6 +32,7 @@ from recaption.engine.arguments import arguments_of, request_seed
 from recaption.engine.bare import MARK
 from recaption.engine.base import Caption, Device, Question, Spec
 from recaption.engine.compiled import with_code
+from recaption.engine.needs import unmet
 from recaption.errors import SampleError, TooLong
 
 # What is wrong with a request; since 0.32 it need not be a ValueError, and 0.25 lacks the base class.
@@ -45,6 +46,8 @@ TEXTS = 64  # rendered texts that are kept
 
 def engine_arguments(spec: Spec, tensor_parallel: int, **more: Any) -> AsyncEngineArgs:
     """vLLM's arguments for a run; renderers take one of their own with no parallelism."""
+    if reason := unmet(spec.config.model):
+        raise bare.KeyFault("model.vllm", reason)
     families.mend(spec.model_path)
     arguments = arguments_of(spec, tensor_parallel)
     if current_platform.is_cpu():
@@ -92,7 +95,7 @@ class VllmRenderer:
         self.room = spec.config.model.max_model_len
         self.chat = ChatParams(
             chat_template=bare.chat_template(spec),
-            chat_template_kwargs={"add_generation_prompt": True, "tokenize": False},
+            chat_template_kwargs=bare.template_arguments(spec),
         )
         self.templates: dict[tuple[str, str | None], str] = {}
         self.tokens: dict[str, list[int]] = {}
@@ -308,6 +311,7 @@ def attempt(spec: Spec) -> None:
     size = spec.config.engine.tensor_parallel
     several = {"distributed_executor_backend": "mp"} if size > 1 else {}  # or it counts GPUs here
     engine_arguments(spec, size, **several).create_engine_config()
+    bare.check_template_arguments(spec)
     with bare.ProcessorWarnings() as warnings:
         VllmRenderer(spec).render(bare.drawn(), "trial", bare.questions(spec))
     warnings.check(spec.config.model.processor)

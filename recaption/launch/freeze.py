@@ -13,7 +13,7 @@ from recaption.config.schema import Config, Prompt
 from recaption.engine.devices import idle_gpus
 from recaption.errors import UserError, bad_value
 from recaption.launch.fields import check_fields
-from recaption.launch.preflight import check_engines, gpus_of_task
+from recaption.launch.preflight import check_engines, check_vllm, gpus_of_task
 from recaption.model.files import check_architectures, resolve
 from recaption.model.hub import at_commit
 from recaption.prepare.score import pin_scorers
@@ -65,6 +65,7 @@ def freeze(
     wanted = config.model
     if there:
         wanted = at_commit(wanted, there.model, named="model.revision" in named)
+    check_vllm(config)
     model = resolve(wanted, needed=config.engine.kind != "fake", rules=rules)
     if there is None:
         check_architectures(config.model, model)

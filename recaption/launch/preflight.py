@@ -14,6 +14,7 @@ from typing import Any
 from recaption.config.check import gpu_count
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
+from recaption.engine.needs import unmet
 from recaption.engine.trial import ENGINE_KEYS, CannotTry, Fault, find_fault
 from recaption.errors import UserError, bad_value
 from recaption.launch.places import gpus_of, places
@@ -51,6 +52,13 @@ def check_engines(config: Config, prompts: Sequence[Prompt], model: ModelFiles) 
         passed.touch()
     except OSError:  # not remembered, so it is tried again next time
         return
+
+
+def check_vllm(config: Config) -> None:
+    """Raise UserError if the vLLM that is installed here is none that the model needs."""
+    reason = unmet(config.model) if config.engine.kind != "fake" else None
+    if reason is not None:
+        raise bad_value("model.vllm", config.model.vllm, reason)
 
 
 def as_error(config: Config, fault: Fault) -> UserError:

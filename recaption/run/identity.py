@@ -27,6 +27,7 @@ MODEL_KEYS = (
     "load_format",
     "dtype",
     "quantization",
+    "chat_template_kwargs",
     "processor",
     "engine",
 )

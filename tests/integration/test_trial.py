@@ -18,8 +18,15 @@ from recaption.engine.base import Spec
 from recaption.engine.trial import Fault
 from recaption.launch import preflight
 from recaption.model.files import model_folder
+from recaption.versions import versions
 
 Launch = Callable[..., Completed]
+THOUGHTS = (  # as templates of models that can think are: open thoughts, or empty ones
+    "{% for m in messages %}{% for part in m.content %}{{ part.text or '<image>' }}{% endfor %}"
+    "{% endfor %}<think>\n{% if enable_thinking is defined and not enable_thinking %}</think>\n"
+    "{% endif %}"
+)
+UNTHINKING = "model.chat_template={thoughts}\nmodel.chat_template_kwargs.enable_thinking=false"
 NO_TEXT = "{% for m in messages %}<image>{% endfor %}"
 MISTAKES = {  # words → the key at fault, and a part of the reason
     "": ("", ""),
@@ -31,6 +38,9 @@ MISTAKES = {  # words → the key at fault, and a part of the reason
     "model.max_model_len=4096": ("model.max_model_len", "2048"),
     "model.processor.nosuch=1": ("model.processor.nosuch", "ignore"),
     "model.chat_template={template}": ("model.chat_template", "chat template"),
+    UNTHINKING: ("", ""),
+    "model.chat_template_kwargs.nosuch=1": ("model.chat_template_kwargs.nosuch", "template"),
+    "model.vllm=>=99": ("model.vllm", "tiny needs such a vLLM, and vllm"),
     "engine.max_num_batched_tokens=64": ("engine.max_num_batched_tokens", "max_num_seqs"),
     "engine.tensor_parallel=2": ("engine.tensor_parallel", "heads"),
     "prompt.text={long}": ("model.max_model_len", "over model.max_model_len=512"),
@@ -38,7 +48,7 @@ MISTAKES = {  # words → the key at fault, and a part of the reason
 BARE = [  # what is found without any device, too
     "", "sampling.top_p=0", "model.engine.nosuch=1", "model.quantization=fp9",
     "model.chat_template={template}", "engine.max_num_batched_tokens=64", "engine.tensor_parallel=2",
-    "model.max_model_len=4096",
+    "model.max_model_len=4096", UNTHINKING, "model.chat_template_kwargs.nosuch=1", "model.vllm=>=99",
 ]  # fmt: skip
 CHILD = """
 import json, sys
@@ -48,6 +58,10 @@ from recaption.engine.trial import named_fault
 found = []
 for line in sys.stdin:
     kind, text = json.loads(line)
+    if kind == "template":
+        spec = Spec.from_json(text)
+        found.append(["", adapter.VllmRenderer(spec).template(adapter.bare.questions(spec)[0])])
+        continue
     fault = named_fault(Spec.from_json(text), getattr(adapter, kind))
     found.append([fault.key, fault.reason] if fault else ["", ""])
 print(json.dumps(found))
@@ -56,9 +70,10 @@ print(json.dumps(found))
 
 def spec_of(words: str, folder: Path) -> Spec:
     filled = words.replace("{template}", str(folder / "template.jinja"))
+    filled = filled.replace("{thoughts}", str(folder / "thoughts.jinja"))
     filled = filled.replace("{long}", "word " * 600)
     named = ["prompt.name=x"] if "prompt.text" in words else []
-    cfg = compose_config(prepare(["data.shards=/x.tar", *([filled] if filled else []), *named]))
+    cfg = compose_config(prepare(["data.shards=/x.tar", *filled.splitlines(), *named]))
     config = to_config(cfg)
     return Spec(config, (config.prompt,), str(model_folder(config.model.path or "")))
 
@@ -68,7 +83,9 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], li
     """All mistakes, tried in one child, since importing vLLM takes seconds."""
     folder = tmp_path_factory.mktemp("trial")
     (folder / "template.jinja").write_text(NO_TEXT)
+    (folder / "thoughts.jinja").write_text(THOUGHTS)
     cases = [("attempt", words) for words in MISTAKES]
+    cases += [("template", words) for words in (UNTHINKING, UNTHINKING.splitlines()[0])]
     cases += [("attempt_without_platform", words) for words in BARE]
     lines = [json.dumps([kind, spec_of(words, folder).to_json()]) for kind, words in cases]
     child = subprocess.run(
@@ -88,7 +105,7 @@ def test_the_key_at_fault(faults: dict[tuple[str, str], list[str]], words: str) 
     key, reason = faults["attempt", words]
     assert (key, MISTAKES[words][1] in reason) == (MISTAKES[words][0], True), reason
     assert "\n" not in reason
-    assert bool(reason) == bool(words)
+    assert bool(reason) == bool(key)
 
 
 @pytest.mark.parametrize("words", BARE)
@@ -98,7 +115,27 @@ def test_the_key_at_fault_without_a_device(
     """As for a CUDA build on a machine without a GPU."""
     key, reason = faults["attempt_without_platform", words]
     assert key == MISTAKES[words][0], reason
-    assert bool(reason) == bool(words)
+    assert bool(reason) == bool(key)
+
+
+def test_arguments_of_the_chat_template_reach_it(faults: dict[tuple[str, str], list[str]]) -> None:
+    thoughtful, thoughtless = (
+        faults["template", words][1] for words in (UNTHINKING.splitlines()[0], UNTHINKING)
+    )
+    assert thoughtful.endswith("<think>\n")
+    assert thoughtless.endswith("<think>\n</think>\n")
+
+
+@pytest.mark.parametrize("words", ["model.vllm=>=99", "model.vllm=<0.1"])
+def test_a_model_that_needs_another_vllm_is_refused_before_it_is_downloaded(
+    launch_here: Launch, one_shard: Path, tmp_path: Path, words: str
+) -> None:
+    there = next(f"{build} {v}" for build, v in versions().items() if build.startswith("vllm"))
+    given = (f"data.shards={one_shard}", "output.dir=run", words)
+    asked = (*given, "model=qwen2.5-vl-3b", "model.cache=models")
+    refused(launch_here(*asked, cwd=tmp_path), words, "qwen2.5-vl-3b", there)
+    assert not (tmp_path / "models").exists()
+    assert launch_here(*given, "engine=fake", "dry_run=true", cwd=tmp_path).returncode == 0
 
 
 def test_launch_tries_once_and_refuses_by_key(

@@ -17,7 +17,7 @@ from recaption.config.walk import documented
 from recaption.errors import UserError
 
 SHARDS = "data.shards=/d/x.tar"
-LITERAL = {"data.shards", "data.range", "prompt.text", "prompt.system"}
+LITERAL = {"data.shards", "data.range", "model.vllm", "prompt.text", "prompt.system"}
 PATHS = {
     "data.spool",
     "engine.cache",

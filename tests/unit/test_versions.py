@@ -89,6 +89,20 @@ def test_a_neutral_later_key_stays_out_of_the_identity_and_another_value_does_no
     assert identity(config, [config.prompt], "files", urls) == before
 
 
+def test_arguments_of_the_chat_template_shape_captions() -> None:
+    plain, unthinking, bound = (
+        to_config(compose_config(prepare([SHARDS, "output.dir=x", *words])))
+        for words in (
+            (),
+            ("model.chat_template_kwargs.enable_thinking=false",),
+            ("model.vllm=>=0.2",),
+        )
+    )
+    found = [identity(c, [c.prompt], "files", ["/data/0.tar"]) for c in (plain, unthinking, bound)]
+    assert found[1] == found[0] | {"model.chat_template_kwargs": {"enable_thinking": False}}
+    assert found[2] == found[0], "which vLLM a model needs shapes nothing"
+
+
 def test_a_field_that_is_not_known_is_said_by_name(tmp_path: Path) -> None:
     config = to_config(compose_config(prepare([SHARDS, "output.dir=x"])))
     record = plain_config(config)
