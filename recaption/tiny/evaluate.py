@@ -1,6 +1,6 @@
 """Measures a trained model from encoded pictures, as a user would run it.
 
-`python -m recaption.tiny.evaluate MODEL` prints the table of the model card, `--judge` another one.
+`python -m recaption.tiny.evaluate MODEL` prints the table of the model card.
 """
 
 from __future__ import annotations
@@ -168,10 +168,8 @@ def score(
     return {name: value / len(drawn) for name, value in right.items()}
 
 
-def evaluate(
-    folder: Path, number: int, workers: int, device: str | None = None, *, judge: bool = False
-) -> list[Row]:
-    """All rows of the table, printed as they come, and with `judge` the table of its verdicts."""
+def evaluate(folder: Path, number: int, workers: int, device: str | None = None) -> list[Row]:
+    """All rows of the table, printed as they come."""
     from .text import PROMPT_DETAILED, PROMPT_SHORT
 
     sets = draw_all(number, workers)
@@ -183,11 +181,6 @@ def evaluate(
         short, detailed = captioner.caption(pictures, (PROMPT_SHORT, PROMPT_DETAILED))
         rows.append(Row(group.name, len(drawn), score(drawn, short, detailed)))
         print(line(rows[-1]), flush=True)
-    if judge:
-        from . import verdicts
-
-        plain = [d for group, drawn in sets if group.kind == "plain" for d in drawn]
-        print(verdicts.table(verdicts.measure(captioner, plain)), flush=True)
     return rows
 
 
@@ -218,9 +211,8 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=2_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default=None)
-    parser.add_argument("--judge", action="store_true", help="a model that learned to judge")
     args = parser.parse_args()
-    evaluate(args.model, args.scenes, args.workers, args.device, judge=args.judge)
+    evaluate(args.model, args.scenes, args.workers, args.device)
     return 0
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import data, falsify, prompts, text
-from .evaluate import Captioner, Drawn
+from .evaluate import Captioner, Drawn, draw_all
 from .judging import FORMS
-from .model import SIZES
+from .model import PAD, SIZES
 from .truth import Captions, Truth, from_table
 
 ALL = "all"
@@ -61,10 +63,10 @@ class Judge:
         processor, size = self.captioner.processor, SIZES["tiny"]
         asked = [prompts.usual(text.judge_prompt(known, caption)) for caption in captions]
         rows = [prompts.render(processor, size, messages) for messages in asked]
-        inputs = processor.tokenizer.pad(
-            {"input_ids": rows}, padding_side="left", return_tensors="pt"
-        )
-        tokens = {k: v.to(self.captioner.device) for k, v in inputs.items()}
+        width = max(map(len, rows))
+        ids = torch.tensor([[PAD] * (width - len(row)) + row for row in rows])
+        tokens = {"input_ids": ids, "attention_mask": (ids != PAD).long()}
+        tokens = {name: value.to(self.captioner.device) for name, value in tokens.items()}
         with torch.no_grad():
             made: Any = self.captioner.model.generate(
                 **pixels,
@@ -129,3 +131,22 @@ def table(verdicts: Sequence[Verdicts]) -> str:
         cells = [f"{areas[kind]:.4f}" if kind in areas else "" for kind in kinds]
         lines.append(f"| {one.form} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="recaption.tiny.verdicts", description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument(
+        "--scenes", type=int, default=1_000, help="of one, two and three shapes each"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="drawing processes")
+    args = parser.parse_args()
+    sets = draw_all(args.scenes, args.workers)
+    plain = [d for group, drawn in sets if group.kind == "plain" for d in drawn]
+    print(table(measure(Captioner(args.model, None), plain)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
