@@ -34,6 +34,12 @@ QWEN_IDS = {
     "vision_start_token_id": 151652,
     "vision_end_token_id": 151653,
 }
+QWEN3_5_IDS = {
+    "image_token_id": 248056,
+    "video_token_id": 248057,
+    "vision_start_token_id": 248053,
+    "vision_end_token_id": 248054,
+}
 QWEN_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if DEFAULT_SYSTEM and loop.first and message['role'] != 'system' -%}
@@ -55,6 +61,14 @@ QWEN_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+THOUGHTS = """\
+{%- if add_generation_prompt -%}
+{{- '<think>\\n' -}}
+{%- if enable_thinking is defined and enable_thinking is false -%}
+{{- '\\n</think>\\n\\n' -}}
+{%- endif -%}
 {%- endif -%}
 """
 LLAVA_TEMPLATE = """\
@@ -174,6 +188,72 @@ def qwen3(big_vision: bool, tied: bool, hidden: int, inner: int, layers: int, he
     }
 
 
+def qwen3_moe() -> Json:
+    """Qwen3-VL-30B-A3B: the language model is Qwen3-30B-A3B's, the encoder that of the 8B."""
+    config = qwen3(True, False, 2048, 6144, 48, 32)
+    config |= {"architectures": ["Qwen3VLMoeForConditionalGeneration"]}
+    config |= {"model_type": "qwen3_vl_moe"}
+    config["text_config"] |= {
+        "model_type": "qwen3_vl_moe_text",
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": True,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "num_key_value_heads": 4,
+    }
+    config["vision_config"]["model_type"] = "qwen3_vl_moe"
+    return config
+
+
+def qwen3_5() -> Json:
+    """Qwen3.5-9B: three layers of linear attention to one of full attention."""
+    vision = qwen3(True, False, 4096, 12288, 32, 16)["vision_config"]
+    del vision["deepstack_visual_indexes"]
+    return {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": "qwen3_5",
+        **QWEN3_5_IDS,
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "qwen3_5_text",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "attn_output_gate": True,
+            "eos_token_id": 248044,
+            "full_attention_interval": 4,
+            "head_dim": 256,
+            "hidden_act": "silu",
+            "hidden_size": 4096,
+            "initializer_range": 0.02,
+            "intermediate_size": 12288,
+            "layer_types": (["linear_attention"] * 3 + ["full_attention"]) * 8,
+            "linear_conv_kernel_dim": 4,
+            "linear_key_head_dim": 128,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 32,
+            "linear_value_head_dim": 128,
+            "mamba_ssm_dtype": "float32",
+            "max_position_embeddings": 262144,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "mrope_interleaved": True,
+                "mrope_section": [11, 11, 10],
+                "partial_rotary_factor": 0.25,
+                "rope_theta": 10000000,
+                "rope_type": "default",
+            },
+            "tie_word_embeddings": False,
+            "vocab_size": 248320,
+        },
+        "vision_config": {**vision, "model_type": "qwen3_5"},
+    }
+
+
 def llava_mistral() -> Json:
     return {
         "architectures": ["LlavaNextForConditionalGeneration"],
@@ -225,6 +305,8 @@ MODELS: dict[str, Callable[[], Json]] = {
     "qwen3-vl-2b": lambda: qwen3(False, True, 2048, 6144, 28, 16),
     "qwen3-vl-4b": lambda: qwen3(False, True, 2560, 9728, 36, 32),
     "qwen3-vl-8b": lambda: qwen3(True, False, 4096, 12288, 36, 32),
+    "qwen3-vl-30b-a3b": qwen3_moe,
+    "qwen3.5-9b": qwen3_5,
     "llava-1.6-mistral-7b": llava_mistral,
 }
 
@@ -295,17 +377,18 @@ def write(name: str, folder: Path) -> None:
         generation: Json = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 32001}
         template = LLAVA_TEMPLATE
     else:
-        tokenizer, settings = vocabulary.qwen_tokenizer(
-            config.get("text_config", config)["vocab_size"]
-        )
+        newer = config["model_type"] == "qwen3_5"
+        first = 248044 if newer else 151643
+        size = config.get("text_config", config)["vocab_size"]
+        tokenizer, settings = vocabulary.qwen_tokenizer(size, first)
         files = qwen_processors(config)
         generation = {
-            "bos_token_id": 151643,
-            "eos_token_id": [151645, 151643],
-            "pad_token_id": 151643,
+            "bos_token_id": first,
+            "eos_token_id": [first + 2, first],
+            "pad_token_id": first,
         }
         asks = "true" if config["model_type"] == "qwen2_5_vl" else "false"
-        template = QWEN_TEMPLATE.replace("DEFAULT_SYSTEM", asks)
+        template = QWEN_TEMPLATE.replace("DEFAULT_SYSTEM", asks) + (THOUGHTS if newer else "")
     files |= {
         "config.json": config,
         "generation_config.json": generation,
@@ -348,6 +431,9 @@ def main() -> None:
     write(options.name, options.folder)
     text_tokens = check(options.folder)
     model = roofline.load(options.folder)
+    if model.config["model_type"] not in roofline.KNOWN:
+        print(f"{options.folder}: {options.name}")
+        return
     print(f"{options.folder}: {options.name}, {model.parameters / 1e9:.2f} G parameters")
     print(model.cost(640, 480, text_tokens=text_tokens, new_tokens=120).line())
 

@@ -72,9 +72,12 @@ def numbered(fixed: dict[int, str], tokens: list[str], space: str, size: int) ->
     }
 
 
-def qwen_tokenizer(size: int) -> tuple[Tokenizer, Json]:
-    """A byte-level tokenizer of `size` ids, with Qwen's special tokens, and its tokenizer_config.json."""
-    special = {151643 + i: f"<|{name}|>" for i, name in enumerate(QWEN_SPECIAL)}
+def qwen_tokenizer(size: int, first: int = 151_643) -> tuple[Tokenizer, Json]:
+    """A byte-level tokenizer of `size` ids, with Qwen's special tokens, and its tokenizer_config.json.
+
+    `first` is the id of the first of them; the others follow.
+    """
+    special = {first + i: f"<|{name}|>" for i, name in enumerate(QWEN_SPECIAL)}
     tokens, merges = trained(pre_tokenizers.ByteLevel(False), pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(BPE(vocab=numbered(special, tokens, "Ġ", size), merges=merges))
     tokenizer.normalizer = normalizers.NFC()
