@@ -18,4 +18,4 @@ def unmet(model: Model) -> str | None:
     name = next((build for build in BUILDS if build in there), None)
     if name is None or SpecifierSet(model.vllm).contains(there[name], prereleases=True):
         return None
-    return f"{model.name} needs such a vLLM, and {name} {there[name]} is installed here"
+    return f"{model.name} needs vLLM {model.vllm}, and {name} {there[name]} is installed here"

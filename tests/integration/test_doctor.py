@@ -214,7 +214,7 @@ def test_a_vllm_that_the_model_cannot_do_with(look: Look, monkeypatch: pytest.Mo
     monkeypatch.setattr("recaption.doctor.node.build", lambda: "")
     monkeypatch.setattr("recaption.doctor.node._gpus", lambda config: [])
     said = failures(look("engine=vllm", "model.vllm=>=99", code=1))
-    assert "model.vllm=>=99: tiny needs such a vLLM" in said["vllm"]
+    assert "model.vllm=>=99: tiny needs vLLM >=99, and vllm" in said["vllm"]
 
 
 def test_no_slurm_here(look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

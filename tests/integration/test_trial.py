@@ -40,7 +40,7 @@ MISTAKES = {  # words → the key at fault, and a part of the reason
     "model.chat_template={template}": ("model.chat_template", "chat template"),
     UNTHINKING: ("", ""),
     "model.chat_template_kwargs.nosuch=1": ("model.chat_template_kwargs.nosuch", "template"),
-    "model.vllm=>=99": ("model.vllm", "tiny needs such a vLLM, and vllm"),
+    "model.vllm=>=99": ("model.vllm", "tiny needs vLLM >=99, and vllm"),
     "engine.max_num_batched_tokens=64": ("engine.max_num_batched_tokens", "max_num_seqs"),
     "engine.tensor_parallel=2": ("engine.tensor_parallel", "heads"),
     "prompt.text={long}": ("model.max_model_len", "over model.max_model_len=512"),

@@ -99,7 +99,7 @@ def test_the_run_of_a_retry(words: str, tmp_path: Path, monkeypatch: pytest.Monk
         (["filter", "run", "--whe", "x"], ["option=--whe", "--where"]),
         (["filter", "run", "--where"], ["--where: expected one argument"]),
         (["filter", "run", "--where", ""], ["--where: needs a value"]),
-        (["filter", "run", "-o", "x"], ["--where: needed, an expression"]),
+        (["filter", "run", "-o", "x"], ["--where: needed, the expression"]),
         (["filter", "--where", "x", "-o", "y"], ["RUN: needed, a run directory"]),
         (["filter", "run", "r2", "--where", "x", "-o", "y"], ["r2"]),
         (["filter", "run", "--where", "x", "-o", "y", "--output=z"], ["--output: given twice"]),

@@ -96,7 +96,7 @@ CANNOT_BE_KNOWN = {  # keys that a value of the right type may be wrong for, uns
         "vLLM's own: its trial names them, tests/integration/test_trial.py; engine=fake reads none",
     ),
     **dict.fromkeys(
-        ("data.spool", "task.metrics", "engine.record"),
+        ("data.spool", "task.metrics", "engine.record", "engine.cache"),
         "a path on the nodes, which need not be there on the machine that launches",
     ),
     **dict.fromkeys(
