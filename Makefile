@@ -57,6 +57,7 @@ demo: env
 	$(PY) -m recaption.demo
 
 test: env
+	@$(PY) -m compileall -qq -j 0 recaption tests || true
 	$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: env
