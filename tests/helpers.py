@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -132,6 +133,12 @@ def refused(result: Completed, *named: str) -> str:
     for name in named:
         assert name in lines[0]
     return lines[0]
+
+
+def children_cpu() -> float:
+    """CPU seconds of the children that have ended: other tests run beside this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def wait_until(

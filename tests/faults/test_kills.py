@@ -1,4 +1,4 @@
-"""200 runs whose tasks are killed again and again; `make faults` does 1,000."""
+"""60 runs whose tasks are killed again and again; `make faults` does 1,000."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TRIALS = Path(__file__).with_name("trials.py")
-FORKED, LAUNCHED = 180, 20
+FORKED, LAUNCHED = 50, 10
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def test_it_answers_in_half_a_second(script: Path) -> None:
     [
         (b"recaption stat\t", "recaption status "),
         (b"recaption launch slurm.parti\t", "recaption launch slurm.partition="),
-        (b"recaption launch model=qwen2.5-vl-7\t", "recaption launch model=qwen2.5-vl-7b "),
+        (b"recaption launch model=qwen2.5-vl-3\t", "recaption launch model=qwen2.5-vl-3b "),
     ],
 )
 def test_a_tab_in_a_real_shell(script: Path, typed: bytes, becomes: str) -> None:

@@ -350,7 +350,11 @@ def test_a_field_that_is_not_known_is_said_by_name(
     known = json.loads(record.read_bytes())
     record.write_text(json.dumps({**known, "flavor": "sweet"}))
     words = [w for w in commands["site"] if not w.startswith("output.dir")]
-    refused(launch(*words, f"output.dir={run}", cwd=tmp_path), "run.json", "flavor")
+    result = launch(*words, f"output.dir={run}", cwd=tmp_path)
+    warned, said = result.stderr.splitlines()[:-1], result.stderr.splitlines()[-1]
+    assert result.returncode == 2
+    assert all("the old name still works" in line for line in warned), result
+    refused(Completed(result.args, 2, result.stdout, said), "run.json", "flavor")
     for command in ("status", "verify", "retry"):
         refused(launch(str(run), cwd=tmp_path, module=command), "run.json", "flavor")
     record.write_text(json.dumps(known))

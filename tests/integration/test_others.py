@@ -162,7 +162,8 @@ def test_another_user_gets_one_message(place: Path) -> None:
         return [["status", run], ["verify", run], few]
 
     before = [*readable("ours"), ["retry", run, "dry_run=true"], ["launch", *WORDS, "dry_run=true"]]
-    before += [["report", run], ["join", run], ["upload", run]]
+    before += [["report", run, "-o", f"{place}/ours.html"], ["join", run, "-o", f"{place}/joined"]]
+    before += [["upload", run, "s3://b/p"]]
     writing = [["retry", run, "data.range=1"], ["launch", *WORDS]]
     looked = as_nobody(place, *readable("theirs/few"), *writing, before=before)
     assert [code for code, _, _ in looked[:3]] == [1, 0, 1], looked

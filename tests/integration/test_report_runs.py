@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from browser import browser, opened
 from drawing import draw_samples, write_shard
-from helpers import launched
+from helpers import children_cpu, launched
 from pages import count, data_of, reported
 from playwright.sync_api import Browser
 from synthetic import make_run
@@ -32,9 +32,9 @@ def chromium() -> Iterator[Browser]:
 
 def test_ten_thousand_shards(tmp_path: Path) -> None:
     make_run(tmp_path / "run", 10_000, 20)
-    before = time.monotonic()
+    before = children_cpu()
     said = reported("run", "-o", "page.html", cwd=tmp_path)
-    assert time.monotonic() - before < 5
+    assert children_cpu() - before < 5
     assert "2,000 of 10,000 shards" in said
     seen = data_of(tmp_path / "page.html")
     assert seen["runs"][0]["samples"]["captioned"] == 200_000

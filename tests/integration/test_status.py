@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 from drawing import EXTENSIONS, Sample, write_shard, write_shards
-from helpers import Completed, launch, launched, refused, started, wait_until
+from helpers import Completed, children_cpu, launch, launched, refused, started, wait_until
 
 from recaption.run.paths import RunPaths
 from recaption.run.record import (
@@ -300,12 +299,6 @@ def test_what_a_full_disk_left_is_read(tmp_path: Path) -> None:
     seen = status_json(paths.root)
     assert seen["shards"]["done"] == 3
     assert seen["samples"]["captioned"] == 12
-
-
-def children_cpu() -> float:
-    """CPU seconds of the children that have ended: other tests run beside this one."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def test_ten_thousand_shards(tmp_path: Path) -> None:
