@@ -75,7 +75,6 @@ class Where:
 
     def value(self, node: ast.expr, values: Mapping[str, Value]) -> Value:
         """The value of a part of the expression in a row; a list becomes a tuple."""
-        """What a part of it comes to in a row; a list's is a tuple."""
         match node:
             case ast.Constant(value=bool() | int() | float() | str() as value):
                 return value

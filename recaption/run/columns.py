@@ -1,7 +1,7 @@
 """Every column of a sidecar: its type, where its value comes from, and its name for each prompt.
 
-All code that writes, reads or checks columns uses this module. A new column is a line in FIXED, or in
-ANSWER if each prompt has one; a column that is also in the samples' `.json` names its field there.
+All code that writes, reads or checks columns uses this module. A new column of every answer is a line in
+ANSWER. One in FIXED needs a condition on the run as well, since sidecars that exist do not have it.
 """
 
 from __future__ import annotations
