@@ -20,6 +20,6 @@ def pairs(run: Path | str, *, inputs: str | None = None, allow_pipe: bool = Fals
     loader share the published shards out. `inputs` is a pattern for sources that have moved, or whose
     place is not stored since it may hold secrets; `allow_pipe` runs sources that are commands.
     """
-    from recaption.shard.paired import pipeline
+    from recaption.shard.pairing import pipeline
 
     return pipeline(run, inputs, allow_pipe=allow_pipe)

@@ -73,8 +73,8 @@ def run(spec: Spec, shards: list[str], folder: Path, most: int) -> dict[str, Any
     The first batch is not counted, since it waits for the readers to fill their queues. The shards are
     divided among the workers, so there should be as many shards as WORKERS.
     """
-    from recaption.engine.bare import MARK
     from recaption.engine.vllm import VllmRenderer, whole_model
+    from recaption.engine.without_device import MARK
 
     renderer = VllmRenderer(spec)
     questions = [Question(p.name, p.system, p.text) for p in spec.prompts]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from recaption.bench.measured import Measured, middle_rate
-from recaption.bench.usage import Watch
+from recaption.bench.memory_watch import Watch
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec

@@ -10,7 +10,7 @@ from recaption.__main__ import COMMANDS, parser_of
 from recaption.cli.arguments import WORDS
 from recaption.completion import bash, fish
 from recaption.config.compose import conf_dir
-from recaption.config.walk import documented
+from recaption.config.schema_walk import documented
 
 TEMPLATES: dict[str, Any] = {"bash": bash, "fish": fish}
 

@@ -10,7 +10,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from recaption.config.onnx import IMAGENET_MEAN
 from recaption.config.schema import FLAGS, FORMATS, HARMLESS, Config, Data, Model
-from recaption.config.walk import walk
+from recaption.config.schema_walk import walk
 from recaption.errors import bad_choice, bad_value
 
 MAX_MINUTES = 30 * 24 * 60

@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recaption.config import earlier, model_source, overrides, renamed
 from recaption.config.check import check
+from recaption.config.preset_shapes import misshapen
 from recaption.config.schema import Config, Prompt
 from recaption.config.scorers import named_scorers
-from recaption.config.shapes import misshapen
 from recaption.errors import UserError, bad_choice, bad_value
 
 PACKAGE = Path(__file__).resolve().parents[1]

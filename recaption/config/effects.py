@@ -16,8 +16,8 @@ from typing import Any
 from recaption.config.overrides import WHOLE, check_key
 from recaption.config.sbatch_options import taken_options
 from recaption.config.schema import Config, Prompt
+from recaption.config.schema_walk import walk
 from recaption.config.vllm_arguments import KEYS
-from recaption.config.walk import walk
 
 
 @dataclass(frozen=True)

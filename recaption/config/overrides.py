@@ -15,7 +15,7 @@ from typing import Any
 
 from recaption.config.onnx import Scorer
 from recaption.config.renamed import RENAMED, both, warn_of
-from recaption.config.walk import walk
+from recaption.config.schema_walk import walk
 from recaption.errors import UserError, bad_key
 
 GROUPS = frozenset({"data", "model", "prompt", "engine", "slurm", "watermark", "output"})

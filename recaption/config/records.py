@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from recaption.config.onnx import Scorer
 from recaption.config.schema import Config
-from recaption.config.walk import walk
+from recaption.config.schema_walk import walk
 from recaption.errors import UserError
 
 T = TypeVar("T")

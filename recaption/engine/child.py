@@ -26,7 +26,7 @@ from typing import Any
 
 from recaption.engine import leftovers
 from recaption.engine.base import Device, Spec, own_picture
-from recaption.engine.kinds import make_engine, make_renderer
+from recaption.engine.factory import make_engine, make_renderer
 from recaption.engine.orphan import lock_bars_by_thread
 from recaption.engine.parent_death import VARIABLE, die_with_task, guard_group
 from recaption.engine.payload import unpack

@@ -26,9 +26,9 @@ from typing import TypeVar
 
 from recaption.engine.arguments import arguments_of
 from recaption.engine.base import Spec
+from recaption.engine.compile_turns import FOLDER, PATIENCE, locked, ready, say
 from recaption.engine.families import config_of
 from recaption.engine.leftovers import node_folder
-from recaption.engine.turns import FOLDER, PATIENCE, locked, ready, say
 from recaption.errors import DiskFull
 from recaption.run.publish import publish
 from recaption.versions import versions

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
-from recaption.engine import leftovers, padding, turns
+from recaption.engine import compile_turns, encoder_width, leftovers
 from recaption.engine.parent_death import VARIABLE, die_with_parent
 
 
@@ -18,11 +18,11 @@ def register() -> None:
         die_with_parent()
         lock_bars_by_thread()
         leftovers.name_memory()
-        turns.take_turns()
-    if os.environ.get(padding.VARIABLE) == "1":
-        from recaption.engine import padded
+        compile_turns.take_turns()
+    if os.environ.get(encoder_width.VARIABLE) == "1":
+        from recaption.engine import widened_encoder
 
-        padded.install()
+        widened_encoder.install()
 
 
 def lock_bars_by_thread() -> None:

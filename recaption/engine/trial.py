@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from recaption.config.schema import Config
 from recaption.config.vllm_arguments import KEYS
 from recaption.engine.arguments import environment
-from recaption.engine.bare import KeyFault
 from recaption.engine.base import Device, Spec
-from recaption.engine.modules import own_modules
+from recaption.engine.remote_code import own_modules
+from recaption.engine.without_device import KeyFault
 from recaption.errors import RecaptionError
 
 SECONDS = 600

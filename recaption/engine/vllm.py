@@ -27,12 +27,12 @@ from vllm.renderers.registry import renderer_from_config
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from recaption.engine import bare, families, padding
+from recaption.engine import encoder_width, families, without_device
 from recaption.engine.arguments import arguments_of, request_seed
-from recaption.engine.bare import MARK
 from recaption.engine.base import Caption, Device, Question, Spec
 from recaption.engine.compiled import with_code
 from recaption.engine.needs import unmet
+from recaption.engine.without_device import MARK
 from recaption.errors import SampleError, TooLong
 
 # What is wrong with a request; since 0.32 it need not be a ValueError, and 0.25 lacks the base class.
@@ -47,7 +47,7 @@ TEXTS = 64  # rendered texts that are kept
 def engine_arguments(spec: Spec, tensor_parallel: int, **more: Any) -> AsyncEngineArgs:
     """vLLM's arguments for a run; renderers take one of their own with no parallelism."""
     if reason := unmet(spec.config.model):
-        raise bare.KeyFault("model.vllm", reason)
+        raise without_device.KeyFault("model.vllm", reason)
     families.mend(spec.model_path)
     arguments = arguments_of(spec, tensor_parallel)
     if current_platform.is_cpu():
@@ -57,7 +57,7 @@ def engine_arguments(spec: Spec, tensor_parallel: int, **more: Any) -> AsyncEngi
     arguments |= more | spec.config.model.engine
     if not current_platform.is_cpu():
         arguments = families.with_compiled_encoder(spec.model_path, arguments)
-    return AsyncEngineArgs(**padding.with_width(spec.model_path, arguments))
+    return AsyncEngineArgs(**encoder_width.with_width(spec.model_path, arguments))
 
 
 def sampling_parameters(spec: Spec, temperature: float) -> SamplingParams:
@@ -94,8 +94,8 @@ class VllmRenderer:
         self.sampling = spec.config.sampling
         self.room = spec.config.model.max_model_len
         self.chat = ChatParams(
-            chat_template=bare.chat_template(spec),
-            chat_template_kwargs=bare.template_arguments(spec),
+            chat_template=without_device.chat_template(spec),
+            chat_template_kwargs=without_device.template_arguments(spec),
         )
         self.templates: dict[tuple[str, str | None], str] = {}
         self.tokens: dict[str, list[int]] = {}
@@ -106,7 +106,7 @@ class VllmRenderer:
 
     def clean(self, value: str) -> str:
         """A text without anything that the tokenizer would read as a special token."""
-        return bare.without(value, self.special)
+        return without_device.without(value, self.special)
 
     def render(self, rgb: PIL.Image.Image, picture: str, questions: Sequence[Question]) -> Any:
         inputs: list[tuple[Any, int | None, float | None]] = []
@@ -161,7 +161,7 @@ class VllmRenderer:
         if not mark or before[:start] != ids[:start] or before[rest:] != ids[end:]:
             return None
         after = self._tokens(text)
-        at, size = bare.only_place(mark, after), len(mark)
+        at, size = without_device.only_place(mark, after), len(mark)
         if at is None:
             return None
         return {
@@ -197,7 +197,9 @@ class VllmRenderer:
         if key not in self.templates:
             if len(self.templates) >= TEXTS:
                 self.templates.clear()
-            _, prompt = self.renderer.render_messages(bare.chat(question.system), self.chat)
+            _, prompt = self.renderer.render_messages(
+                without_device.chat(question.system), self.chat
+            )
             text = prompt.get("prompt")
             if not isinstance(text, str) or text.count(MARK) != 1:
                 raise ValueError(f"the model's chat template makes {prompt!r} of the prompt {MARK}")
@@ -215,7 +217,7 @@ class VllmEngine:
         self.sampling = sampling_parameters(spec, spec.config.sampling.temperature)
 
     async def start(self) -> dict[str, Any]:
-        padding.set_up(self.spec.model_path)
+        encoder_width.set_up(self.spec.model_path)
         arguments = engine_arguments(self.spec, self.spec.config.engine.tensor_parallel)
         name = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
         start = functools.partial(AsyncLLM.from_engine_args, arguments)
@@ -233,7 +235,7 @@ class VllmEngine:
             if isinstance(answer, BaseException):
                 if self.engine.errored or not isinstance(answer, Exception):
                     raise answer
-                raise SampleError(bare.said(answer)) from answer
+                raise SampleError(without_device.said(answer)) from answer
         return [answer for answer in answers if isinstance(answer, Caption)]
 
     def steps(self) -> int:
@@ -311,9 +313,9 @@ def attempt(spec: Spec) -> None:
     size = spec.config.engine.tensor_parallel
     several = {"distributed_executor_backend": "mp"} if size > 1 else {}  # or it counts GPUs here
     engine_arguments(spec, size, **several).create_engine_config()
-    bare.check_template_arguments(spec)
-    with bare.ProcessorWarnings() as warnings:
-        VllmRenderer(spec).render(bare.drawn(), "trial", bare.questions(spec))
+    without_device.check_template_arguments(spec)
+    with without_device.ProcessorWarnings() as warnings:
+        VllmRenderer(spec).render(without_device.drawn(), "trial", without_device.questions(spec))
     warnings.check(spec.config.model.processor)
 
 
@@ -321,4 +323,4 @@ def attempt_without_platform(spec: Spec) -> None:
     """As `attempt`, as far as vLLM and transformers go without a device."""
     sampling_parameters(spec, spec.config.sampling.temperature)
     engine_arguments(spec, spec.config.engine.tensor_parallel)
-    bare.check(spec, QUANTIZATION_METHODS)
+    without_device.check(spec, QUANTIZATION_METHODS)

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from recaption.cli.processes import each
+from recaption.cli.parallel import each
 from recaption.cli.progress import with_progress
 from recaption.config.check import check_folder
 from recaption.filter.names import examples, fulfilling
 from recaption.filter.where import Where
-from recaption.run import card
+from recaption.run import dataset_card
 from recaption.run import rows as sidecars
 from recaption.run.columns import columns_of
 from recaption.run.derive import destination, log_published, make_run, parent_record, take_over
@@ -48,7 +48,7 @@ def filter_run(options: Namespace) -> int:
     for name, rows in with_progress(each(job, changed), len(changed)):
         log_published(log, name, rows)
     log.close()
-    card.complete(paths, new, tag)
+    dataset_card.complete(paths, new, tag)
     return _report(paths, new, len(todo), len(changed))
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recaption.config.schema import FLAGS
-from recaption.filter.vectors import fulfilled
+from recaption.filter.columnwise import fulfilled
 from recaption.filter.where import Value, Where
 from recaption.run.columns import REAL, TEXT, WHOLE, Columns
 from recaption.run.rows import CAPTIONED, read_table

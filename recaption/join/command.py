@@ -7,12 +7,12 @@ import uuid
 from argparse import Namespace
 from functools import partial
 
-from recaption.cli.processes import each
+from recaption.cli.parallel import each
 from recaption.cli.progress import with_progress
 from recaption.config.check import check_folder
 from recaption.errors import TaskError, UserError, bad_value
 from recaption.join.shard import Job, Joined, join_shard, whole
-from recaption.run import card
+from recaption.run import dataset_card
 from recaption.run.derive import destination, log_published, make_run, parent_record
 from recaption.run.folders import inherited_group
 from recaption.run.given_up import inherit
@@ -20,7 +20,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import Run, derived, open_run
 from recaption.run.scan import named, scan
 from recaption.run.tasklog import TaskLog
-from recaption.shard.located import readable
+from recaption.shard.input_locations import readable
 from recaption.shard.source import spool_file
 
 SHOWN = 10
@@ -51,7 +51,7 @@ def join(options: Namespace) -> int:
             continue
         log_published(log, result.name, result.rows)
     log.close()
-    card.complete(paths, new, tag)
+    dataset_card.complete(paths, new, tag)
     return _report(paths, new, len(todo), failed)
 
 

@@ -12,18 +12,18 @@ from recaption.config.effects import refusals, remarks
 from recaption.config.schema import Config, Prompt
 from recaption.engine.devices import idle_gpus
 from recaption.errors import UserError, bad_value
-from recaption.launch.fields import check_fields
 from recaption.launch.preflight import check_engines, check_vllm, gpus_of_task
+from recaption.launch.prompt_fields import check_fields
 from recaption.model.files import check_architectures, resolve
 from recaption.model.hub import at_commit
 from recaption.prepare.score import pin_scorers
 from recaption.run import shared
 from recaption.run.addresses import public
+from recaption.run.chat_template import keep_template
 from recaption.run.creation import create, refuse_foreign
 from recaption.run.folders import group_number
 from recaption.run.identity import as_frozen, differences, fingerprint, identity
-from recaption.run.kept import keep_template
-from recaption.run.mistaken import refuse_mistaken
+from recaption.run.mistaken_tiny import refuse_mistaken
 from recaption.run.paths import RunPaths, stem
 from recaption.run.record import RULES, InputShard, Run, read_run
 from recaption.versions import versions

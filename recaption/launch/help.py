@@ -6,7 +6,7 @@ import textwrap
 
 from recaption.config.compose import conf_dir
 from recaption.config.overrides import GROUPS
-from recaption.config.walk import documented
+from recaption.config.schema_walk import documented
 
 INDENT = " " * 6
 

@@ -21,7 +21,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 
 from recaption.config.schema import Config
 from recaption.engine.devices import CPUS, cpus
-from recaption.launch.places import gpus_of, places
+from recaption.launch.local_slots import gpus_of, places
 from recaption.run.liveness import Process, process_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission

@@ -12,7 +12,7 @@ from typing import Any
 
 from recaption.config.schema import Config
 from recaption.errors import UserError, bad_value
-from recaption.run.names import PIPE, output_names
+from recaption.run.output_names import PIPE, output_names
 from recaption.run.record import InputShard
 from recaption.shard import remote
 from recaption.shard.patterns import Patterns, expand

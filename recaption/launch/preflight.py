@@ -17,7 +17,7 @@ from recaption.engine.base import Spec
 from recaption.engine.needs import unmet
 from recaption.engine.trial import ENGINE_KEYS, CannotTry, Fault, find_fault
 from recaption.errors import UserError, bad_value
-from recaption.launch.places import gpus_of, places
+from recaption.launch.local_slots import gpus_of, places
 from recaption.model.files import ModelFiles, model_folder
 from recaption.versions import versions
 

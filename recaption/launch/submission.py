@@ -12,10 +12,10 @@ from pathlib import Path
 from recaption.config.schema import Config
 from recaption.engine.sockets import too_long
 from recaption.errors import UserError
-from recaption.launch.alone import give_way, refuse_at_work
 from recaption.launch.interrupt import interruptible
+from recaption.launch.one_at_a_time import give_way, refuse_at_work
 from recaption.launch.plan import slices
-from recaption.run import card
+from recaption.run import dataset_card
 from recaption.run.alarm import KEY, SHOWN, of_shards, reasons_of
 from recaption.run.folders import make_folders
 from recaption.run.liveness import this_process
@@ -30,7 +30,7 @@ from recaption.run.record import (
     write_submission,
 )
 from recaption.run.scan import RunState, named, scan
-from recaption.shard.located import Carried, carried
+from recaption.shard.input_locations import Carried, carried
 from recaption.versions import versions
 
 CLUSTER_TASKS = 64  # at most, if slurm.tasks is not set
@@ -75,7 +75,7 @@ def submit_missing(
     if not missing:
         state, given_up = _given_up(paths, run, names)
         # a task may have been killed just before it did this
-        card.complete(paths, run, uuid.uuid4().hex)
+        dataset_card.complete(paths, run, uuid.uuid4().hex)
         rest = f", but for those {given_up}" if given_up else ""
         print(f"nothing to do: all {len(selected)} selected shards are published{rest}")
         return Outcome(paths.root, "-", 1 if _alarm(config, state, names) else 0, "nothing to do")
@@ -183,7 +183,7 @@ def _tasks(config: Config, shards: int) -> int:
     on_cluster = config.slurm.kind == "cluster"
     tasks = min(config.slurm.tasks or (CLUSTER_TASKS if on_cluster else 1), shards)
     if config.wait is False and not on_cluster:
-        from recaption.launch.places import places
+        from recaption.launch.local_slots import places
 
         if (most := places(config, tasks)) < tasks:
             reason = f"with slurm=local all tasks start at once, and here is room for {most}"
@@ -234,7 +234,7 @@ def _on_cluster(
         queue = Queue(arrays)
         working = lambda: queue() and not names <= paths.marked()  # noqa: E731
         code = _wait(paths, run, submission, config, working)
-        card.complete(paths, run, tag)
+        dataset_card.complete(paths, run, tag)
         return code
 
     return replace(outcome, wait=wait)

@@ -23,7 +23,7 @@ from typing import Any
 from recaption.engine import child as engine_process
 from recaption.engine import leftovers
 from recaption.engine.base import Device, Spec
-from recaption.engine.cause import with_cause
+from recaption.engine.death_cause import with_cause
 from recaption.errors import TaskError
 from recaption.pipeline.work import Work
 from recaption.prepare import children

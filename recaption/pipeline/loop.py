@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from recaption.engine.base import Caption, Device, Spec
-from recaption.engine.modules import own_modules
+from recaption.engine.remote_code import own_modules
 from recaption.errors import TaskError
 from recaption.pipeline.alarm import Alarm
 from recaption.pipeline.engines import Death, EngineHandle, Engines

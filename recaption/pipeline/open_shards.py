@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 from recaption.config.schema import Config
 from recaption.errors import DiskFull, ShardError, SpoolFull
 from recaption.pipeline import publisher
-from recaption.pipeline.spool import SpoolRoom, is_spooled
+from recaption.pipeline.spool_room import SpoolRoom, is_spooled
 from recaption.pipeline.work import OpenShard
 from recaption.prepare import children
 from recaption.run import shared

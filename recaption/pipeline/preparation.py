@@ -12,8 +12,8 @@ from typing import Any
 from recaption.engine.base import Spec
 from recaption.engine.devices import cpus
 from recaption.errors import TaskError
+from recaption.pipeline.prompt_stages import stages_of
 from recaption.pipeline.shared_memory import SharedMemory
-from recaption.pipeline.stages import stages_of
 from recaption.pipeline.work import Work
 from recaption.prepare import children, worker
 from recaption.prepare.worker import Descriptor, Prepared

@@ -17,7 +17,7 @@ from recaption.prepare.worker import READY
 from recaption.run import journal, rows, shared
 from recaption.run.addresses import public
 from recaption.run.columns import Columns
-from recaption.run.crash import crash_point
+from recaption.run.crash_points import crash_point
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
 from recaption.shard import source

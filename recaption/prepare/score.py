@@ -20,7 +20,7 @@ from recaption.config.onnx import Scorer
 from recaption.config.schema import Config
 from recaption.config.scorers import WATERMARK, all_scorers, section
 from recaption.errors import SampleError, UserError, bad_choice, bad_value
-from recaption.prepare.outputs import Array, score, table
+from recaption.prepare.score_outputs import Array, score, table
 from recaption.prepare.scorer_trial import Trial, drawn, settled
 from recaption.run.columns import score_column
 from recaption.run.digest import sha256_of

@@ -18,7 +18,7 @@ import PIL.ImageDraw
 from recaption.config.onnx import Scorer
 from recaption.config.scorers import WATERMARK, class_of
 from recaption.errors import UserError, bad_value
-from recaption.prepare.outputs import Array, class_axis, table
+from recaption.prepare.score_outputs import Array, class_axis, table
 
 SIZE = 320, 240
 ROUNDING = 1e-3

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import PIL.Image
 
 from recaption.engine.base import Renderer, Spec, own_picture
-from recaption.engine.kinds import make_renderer
+from recaption.engine.factory import make_renderer
 from recaption.engine.parent_death import die_with_task
 from recaption.engine.payload import TooSmall, pack
 from recaption.errors import InputChanged, SampleError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recaption.report.choice import Array
+from recaption.report.gallery_choice import Array
 from recaption.report.runs import Column
 from recaption.report.statistics import LONGEST, Statistics
 

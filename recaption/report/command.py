@@ -13,8 +13,8 @@ from recaption import __version__
 from recaption.cli.progress import Progress
 from recaption.errors import UserError, bad_value
 from recaption.report.charts import histograms
-from recaption.report.choice import choose
 from recaption.report.gallery import Reads, make_gallery, to_json
+from recaption.report.gallery_choice import choose
 from recaption.report.limits import ROWS, SHARDS
 from recaption.report.page import page
 from recaption.report.runs import Column, Source, in_order, open_source, page_columns

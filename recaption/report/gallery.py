@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recaption.config.schema import Image as Rules
-from recaption.report.choice import Place, severity
+from recaption.report.gallery_choice import Place, severity
 from recaption.report.pictures import Copy, Wanted, copies
 from recaption.report.runs import Source
 from recaption.run import shared

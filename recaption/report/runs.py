@@ -15,7 +15,7 @@ from recaption.run.columns import Columns, columns_of
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
-from recaption.shard.located import located
+from recaption.shard.input_locations import located
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recaption.report.choice import Array, Candidates, draws, severity
+from recaption.report.gallery_choice import Array, Candidates, draws, severity
 from recaption.report.runs import Source, hash_of
 from recaption.run.columns import split_flags
 from recaption.run.rows import CAPTIONED, read_table

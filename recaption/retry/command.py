@@ -15,19 +15,19 @@ from recaption.errors import UserError, bad_choice
 from recaption.launch.freeze import refuse_effects, warn_of_effects
 from recaption.launch.plan import inputs, select
 from recaption.launch.submission import show_plan, submit_missing, waited
+from recaption.retry.giving_up import give_up, take_back
 from recaption.retry.recompose import Wanted, recompose
-from recaption.retry.settle import give_up, take_back
 from recaption.run.addresses import public
+from recaption.run.chat_template import keep_template
 from recaption.run.derive import destination, keep_rows, make_run, parent_record, take_over
 from recaption.run.given_up import inherit
 from recaption.run.identity import differences
-from recaption.run.kept import keep_template
-from recaption.run.mistaken import refuse_mistaken
+from recaption.run.mistaken_tiny import refuse_mistaken
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission, derived, open_run
 from recaption.run.rows import STATES, read_rows
 from recaption.run.scan import RunState, scan
-from recaption.shard.located import readable
+from recaption.shard.input_locations import readable
 from recaption.shard.patterns import patterns_of
 from recaption.shard.settings import settings_of
 

@@ -17,8 +17,8 @@ from recaption.errors import UserError
 from recaption.model.files import resolve
 from recaption.model.prompt import check_prompts
 from recaption.run.addresses import public
+from recaption.run.chat_template import kept_template
 from recaption.run.identity import as_frozen, identity
-from recaption.run.kept import kept_template
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, Submission
 from recaption.shard.patterns import expand

@@ -10,7 +10,7 @@ import hashlib
 import re
 from urllib.parse import urlsplit
 
-from recaption.run.names import PIPE
+from recaption.run.output_names import PIPE
 
 HASHED = f"{PIPE}sha256:"
 URL = re.compile(

@@ -14,9 +14,9 @@ from typing import Any
 
 from recaption.errors import TaskError, UserError, bad_value
 from recaption.run import publish, shared
-from recaption.run.card import license_of
 from recaption.run.columns import Columns, columns_of
 from recaption.run.creation import create
+from recaption.run.dataset_card import license_of
 from recaption.run.journal import Event, Journal
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_run

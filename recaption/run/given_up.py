@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from recaption.run import card, publish, shared
+from recaption.run import dataset_card, publish, shared
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run
 from recaption.run.scan import GIVEN_UP, RunState, scan
@@ -32,7 +32,7 @@ def mark(paths: RunPaths, run: Run, name: str, reason: str, tag: str) -> None:
 def unmark(paths: RunPaths, run: Run, names: Collection[str]) -> None:
     """Make shards that were given up missing again."""
     if names and len(paths.marked()) == len(run.shards):
-        card.withdraw(paths, run)
+        dataset_card.withdraw(paths, run)
     for name in names:
         shared.remove(paths.marker(name))
 

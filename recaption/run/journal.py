@@ -21,7 +21,7 @@ from typing import Any
 import zstandard
 
 from recaption.run import shared
-from recaption.run.crash import crash_point
+from recaption.run.crash_points import crash_point
 from recaption.run.publish import disk_errors
 from recaption.run.rows import ASKED, STATES, UNREAD
 

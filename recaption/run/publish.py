@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from recaption.errors import DiskFull, TaskError
 from recaption.run import shared
-from recaption.run.crash import crash_point
+from recaption.run.crash_points import crash_point
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}

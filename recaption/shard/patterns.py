@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption.errors import UserError, bad_value
-from recaption.run.names import PIPE, is_tar
+from recaption.run.output_names import PIPE, is_tar
 from recaption.run.record import FIRST_RULES, Run
 from recaption.shard import remote
 from recaption.shard.source import local_path

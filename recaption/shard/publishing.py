@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from recaption.errors import ShardError
 from recaption.run import publish, shared
-from recaption.run.crash import crash_point
+from recaption.run.crash_points import crash_point
 from recaption.run.digest import sha256_of
 from recaption.run.paths import RunPaths
 from recaption.run.rows import read_rows

@@ -12,7 +12,7 @@ from glob import has_magic
 from typing import Any, BinaryIO, TypeVar
 
 from recaption.errors import InputChanged, ShardError, UserError, bad_value
-from recaption.run.names import is_tar
+from recaption.run.output_names import is_tar
 from recaption.shard.compression import CHUNK
 from recaption.shard.retrying import retried, said
 

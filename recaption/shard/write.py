@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from recaption.errors import InputChanged
 from recaption.run.columns import Columns
-from recaption.run.crash import crash_point
+from recaption.run.crash_points import crash_point
 from recaption.run.rows import CAPTIONED
 from recaption.shard import text
 from recaption.shard.index import Index

@@ -21,20 +21,20 @@ from recaption.errors import DiskFull, RecaptionError, TaskError
 from recaption.model.files import model_folder
 from recaption.pipeline.loop import DRAIN, NOW, Pipeline
 from recaption.pipeline.publisher import Context
-from recaption.run import card, shared
+from recaption.run import dataset_card, shared
 from recaption.run.addresses import without_secrets
-from recaption.run.kept import template_of
+from recaption.run.chat_template import template_of
 from recaption.run.liveness import this_process
 from recaption.run.paths import RunPaths
 from recaption.run.record import Run, read_run, read_submission
 from recaption.run.tasklog import TaskLog
-from recaption.shard.located import of_submission
+from recaption.shard.input_locations import of_submission
 from recaption.shard.settings import settings_of
 from recaption.task import metrics
 from recaption.task.claims import Claims
 from recaption.task.history import fruitless, read_attempts
+from recaption.task.progress_line import Summary
 from recaption.task.stopping import Stopping
-from recaption.task.summary import Summary
 from recaption.versions import versions
 
 SCORES = ("watermark.", "scorers.")
@@ -84,7 +84,7 @@ def run_task(root: str, number: int, task: int) -> None:
             sys.stderr.flush()
         os._exit(REQUEUE)
     if why == "done":
-        card.complete(paths, run, attempt)
+        dataset_card.complete(paths, run, attempt)
     if claims.failures:
         raise TaskError(f"{claims.failures} shards could not be made; see {paths.failures}")
 

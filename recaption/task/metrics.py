@@ -12,7 +12,7 @@ from recaption.errors import DiskFull
 from recaption.pipeline.loop import Pipeline
 from recaption.run import publish
 from recaption.run.rows import FAILED
-from recaption.task.summary import tree_bytes
+from recaption.task.progress_line import tree_bytes
 
 HELP = {
     "captioned": "samples captioned by this attempt",

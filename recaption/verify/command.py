@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from recaption.cli.processes import each
+from recaption.cli.parallel import each
 from recaption.cli.progress import with_progress
 from recaption.cli.terminal import Style
 from recaption.errors import UserError
@@ -18,7 +18,7 @@ from recaption.run.brace_patterns import open_clip_command
 from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard, Run, open_run
 from recaption.run.scan import RunState, scan
-from recaption.shard.located import readable
+from recaption.shard.input_locations import readable
 from recaption.verify.defect import Defect, Findings
 from recaption.verify.folder import check_folder
 from recaption.verify.loaders import FAIL, Loaded, check_loaders

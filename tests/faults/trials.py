@@ -35,7 +35,7 @@ from tars import plain_members, write_tar
 from recaption.engine import parent_death
 from recaption.pipeline import loop
 from recaption.prepare import children
-from recaption.run import crash
+from recaption.run import crash_points
 from recaption.run.paths import RunPaths
 from recaption.task import attempt as task
 from recaption.task import claims
@@ -191,7 +191,7 @@ class Forked(Process):
             os.dup2(log, 1)
             os.dup2(log, 2)
             if point:
-                os.environ[crash.VARIABLE] = point
+                os.environ[crash_points.VARIABLE] = point
             task.run_task(str(run), 0, number)
             code = 0
         except BaseException:  # noqa: BLE001 - whatever a task ends with
@@ -223,7 +223,7 @@ class Launched(Process):
     """The public command; its tasks have sessions of their own and end with it."""
 
     def __init__(self, words: list[str], folder: Path, point: str) -> None:
-        environment = {**os.environ, **({crash.VARIABLE: point} if point else {})}
+        environment = {**os.environ, **({crash_points.VARIABLE: point} if point else {})}
         with open(folder / "launch.log", "ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "recaption.launch", *words],

@@ -29,7 +29,7 @@ from recaption.join import main as join
 from recaption.report import main as report
 from recaption.run.paths import RunPaths
 from recaption.run.record import open_run
-from recaption.shard import located
+from recaption.shard import input_locations
 from recaption.upload.contents import contents
 from recaption.verify import main as verify
 
@@ -172,10 +172,10 @@ def test_a_pattern_that_is_too_long_for_an_environment(
 ) -> None:
     _, run = open_run(made / "run")
     with pytest.raises(UserError, match="list file"):
-        located.carried(run, secretive.pattern, exports=False, moved=False)
-    monkeypatch.setattr(located, "LARGEST", 100)
+        input_locations.carried(run, secretive.pattern, exports=False, moved=False)
+    monkeypatch.setattr(input_locations, "LARGEST", 100)
     with pytest.raises(UserError, match=r"data\.shards=FILE\.txt"):
-        located.carried(run, secretive.pattern, exports=True, moved=False)
+        input_locations.carried(run, secretive.pattern, exports=True, moved=False)
 
 
 def test_uploads_of_earlier_runs_are_cleaned(made: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from helpers import Completed, refused
 
 from recaption.config.compose import compose_config, to_config
 from recaption.config.overrides import prepare
-from recaption.engine import cause, devices
+from recaption.engine import death_cause, devices
 from recaption.engine.base import Spec
 from recaption.engine.trial import Fault
 from recaption.launch import preflight
@@ -220,5 +220,5 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
 def test_a_death_says_its_cause(tmp_path: Path, reason: str, said: str) -> None:
     log = tmp_path / "engine.log"
     log.write_text(f"Traceback (most recent call last):\nOSError: of an earlier engine\n{LOG}")
-    assert cause.with_cause(reason, log, log.stat().st_size - len(LOG)) == said
-    assert cause.with_cause(reason, tmp_path / "none", 0) == reason
+    assert death_cause.with_cause(reason, log, log.stat().st_size - len(LOG)) == said
+    assert death_cause.with_cause(reason, tmp_path / "none", 0) == reason

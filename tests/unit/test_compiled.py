@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from recaption.config.schema import Config
-from recaption.engine import compiled, parent_death, turns
+from recaption.engine import compile_turns, compiled, parent_death
 from recaption.engine.base import Spec
 from recaption.engine.compiled import Compiled, compiled_code, with_code
 
 ENGINE = """
 import sys, time
 from pathlib import Path
-from recaption.engine.turns import turn
+from recaption.engine.compile_turns import turn
 code = Path(sys.argv[1])
 with turn():
     print("begins", flush=True)
@@ -39,7 +39,11 @@ def engine(folder: Path, seconds: float, patience: float = 60) -> subprocess.Pop
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-c", ENGINE, str(folder / "code"), str(seconds)],
-        env={**os.environ, turns.FOLDER: str(folder), turns.PATIENCE: str(patience)},
+        env={
+            **os.environ,
+            compile_turns.FOLDER: str(folder),
+            compile_turns.PATIENCE: str(patience),
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -94,7 +98,11 @@ print(Core().determine_available_memory(), Path(sys.argv[1], "ready").exists())
 
 def test_vllms_core_compiles_in_its_turn(tmp_path: Path) -> None:
     """The plug-in hook that vLLM calls in its processes sees to that."""
-    environment = {turns.FOLDER: str(tmp_path), turns.PATIENCE: "5", parent_death.VARIABLE: "1"}
+    environment = {
+        compile_turns.FOLDER: str(tmp_path),
+        compile_turns.PATIENCE: "5",
+        parent_death.VARIABLE: "1",
+    }
     ended = subprocess.run(
         [sys.executable, "-c", CORE, str(tmp_path)],
         env={**os.environ, **environment},
@@ -115,7 +123,7 @@ def fill(code: Compiled) -> None:
     made.mkdir(parents=True)
     (made / "artifact").write_bytes(b"\x00machine code")
     (made / compiled.PATHS).write_text(f"{{'graph': '{made}/artifact', 'other': '/x/k.0'}}")
-    turns.ready(code.folder).touch()
+    compile_turns.ready(code.folder).touch()
 
 
 def test_a_fresh_node_begins_with_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,15 +135,15 @@ def test_a_fresh_node_begins_with_a_copy(tmp_path: Path, monkeypatch: pytest.Mon
     (copy,) = (tmp_path / "shared").iterdir()
     assert copy.name.startswith("k-")
     second.begin(patience=5)
-    assert turns.ready(second.folder).exists()
+    assert compile_turns.ready(second.folder).exists()
     assert os.environ["VLLM_CACHE_ROOT"] == f"{second.folder}/vllm"
     made = second.folder / "vllm/torch_compile_cache/abc/rank_0_0"
     assert (made / "artifact").read_bytes() == b"\x00machine code"
     assert (made / compiled.PATHS).read_text() == (
         f"{{'graph': '{made}/artifact', 'other': '/x/k.0'}}"
     )
-    with turns.turn():
-        assert turns.ready(second.folder).exists()
+    with compile_turns.turn():
+        assert compile_turns.ready(second.folder).exists()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +170,7 @@ def test_a_copy_is_not_trusted(
     else:
         monkeypatch.setattr(os, "geteuid", lambda: copy.stat().st_uid + 1)
     second.begin(patience=5)
-    assert not turns.ready(second.folder).exists()
+    assert not compile_turns.ready(second.folder).exists()
     assert said in capfd.readouterr().out
 
 
@@ -208,7 +216,7 @@ def test_what_an_engine_did_not_start_with_is_left_to_nobody(
     def begin() -> Path:
         """An engine that compiles."""
         folder = Path(os.environ["VLLM_CACHE_ROOT"]).parent
-        with turns.turn():
+        with compile_turns.turn():
             (folder / "vllm").mkdir(exist_ok=True)
         os.environ.pop("VLLM_CACHE_ROOT")
         return folder

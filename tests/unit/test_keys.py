@@ -13,7 +13,7 @@ from recaption.config.check import minutes
 from recaption.config.compose import compose_config, sweep_points, to_config
 from recaption.config.overrides import WHOLE, check_key, prepare
 from recaption.config.schema import Config
-from recaption.config.walk import documented
+from recaption.config.schema_walk import documented
 from recaption.errors import UserError
 
 SHARDS = "data.shards=/d/x.tar"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recaption.config.schema import Config
-from recaption.launch import local, places
+from recaption.launch import local, local_slots
 from recaption.run.paths import RunPaths
 from recaption.run.record import Submission
 
@@ -36,7 +36,7 @@ def test_gpus_of_tasks(
         def submit(self, *_: Any) -> Any:
             return local.LocalJob(tmp_path, "1", process=SimpleNamespace(poll=lambda: 0), tasks=[0])
 
-    monkeypatch.setattr(places, "visible_gpus", lambda: ["0", "1", "2", "3"])
+    monkeypatch.setattr(local_slots, "visible_gpus", lambda: ["0", "1", "2", "3"])
     monkeypatch.setattr(local, "_Executor", Executor)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     config = Config()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recaption.errors import UserError
-from recaption.run.names import output_names
+from recaption.run.output_names import output_names
 
 
 @pytest.mark.parametrize(

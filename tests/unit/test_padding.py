@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recaption.engine import padding
+from recaption.engine import encoder_width
 
 # The model's module imports torchvision, whose CUDA build does not go with a CPU's torch; what is
 # compared here does not use it.
@@ -26,7 +26,7 @@ import torch
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import init_distributed_environment, initialize_model_parallel
 from vllm.model_executor.models import qwen2_5_vl
-from recaption.engine import padded, padding
+from recaption.engine import encoder_width, widened_encoder
 
 def loaded(kind, width, weights):
     mlp = kind(64, width, bias=True, act_fn=qwen2_5_vl.get_act_and_mul_fn("silu"))
@@ -45,7 +45,7 @@ with set_current_vllm_config(VllmConfig()):
     initialize_model_parallel(1)
     torch.manual_seed(0)
     plain = qwen2_5_vl.Qwen2_5_VisionMLP
-    padded.install()
+    widened_encoder.install()
     wide = qwen2_5_vl.Qwen2_5_VisionMLP
     assert wide is not plain
     for width in (20, 342, 3420, 128):
@@ -94,6 +94,6 @@ def test_only_where_the_width_asks_for_it(
 ) -> None:
     config = {"model_type": family, "vision_config": {"intermediate_size": width}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert padding.wanted(str(tmp_path)) == wide
-    monkeypatch.setenv(padding.VARIABLE, "0")
-    assert padding.wanted(str(tmp_path)) is None
+    assert encoder_width.wanted(str(tmp_path)) == wide
+    monkeypatch.setenv(encoder_width.VARIABLE, "0")
+    assert encoder_width.wanted(str(tmp_path)) is None

@@ -17,7 +17,7 @@ from recaption.config.compose import compose_config, to_config
 from recaption.config.onnx import Scorer
 from recaption.config.overrides import check_key, stored_key
 from recaption.config.schema import Config
-from recaption.config.walk import walk
+from recaption.config.schema_walk import walk
 from recaption.errors import UserError
 from recaption.launch import main as launch
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from recaption.bench.usage import Usage, Watch
+from recaption.bench.memory_watch import Usage, Watch
 
 SECONDS, EVERY = 400, 0.5
 BUSY = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"

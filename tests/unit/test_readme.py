@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recaption.config.compose import compose_config
-from recaption.config.walk import FAKE, documented
+from recaption.config.schema_walk import FAKE, documented
 from recaption.launch.help import keys_help, presets
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import shown
 from recaption.__main__ import COMMANDS, parser_of
 from recaption.config.onnx import Scorer
 from recaption.config.overrides import GROUPS
-from recaption.config.walk import documented
+from recaption.config.schema_walk import documented
 from recaption.launch.help import presets
 
 HELP = "-h/--help"  # of every command: tests/unit/test_arguments.py

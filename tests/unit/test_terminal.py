@@ -12,8 +12,8 @@ import pytest
 from recaption.cli import progress as module
 from recaption.cli.progress import LINE_SECONDS, Progress, with_progress
 from recaption.cli.terminal import has_colors, is_live
-from recaption.task import summary
-from recaption.task.summary import SECONDS, Summary
+from recaption.task import progress_line
+from recaption.task.progress_line import SECONDS, Summary
 
 
 class Screen(io.StringIO):
@@ -93,7 +93,7 @@ def test_a_task_says_one_line_a_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(summary.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress_line.time, "monotonic", lambda: clock[0])
     shards = [SimpleNamespace(name=f"{n}.tar") for n in range(4)]
     paths = SimpleNamespace(marked=lambda: {"0.tar", "3.tar"})
     claims: Any = SimpleNamespace(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from recaption.config.schema import FLAGS
 from recaption.errors import UserError
+from recaption.filter.columnwise import fulfilled
 from recaption.filter.names import examples, fulfilling, names_of
-from recaption.filter.vectors import fulfilled
 from recaption.filter.where import Where
 from recaption.run.columns import Columns
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 
 from recaption.errors import UserError
-from recaption.run import card, shared
+from recaption.run import dataset_card, shared
 from recaption.run.given_up import mark, unmark
 from recaption.run.paths import RunPaths, stem
 from recaption.run.record import Run
@@ -29,7 +29,7 @@ def give_up(paths: RunPaths, run: Run, wanted: Sequence[str]) -> int:
         reason = state.given_up.get(name) or state.failed.get(name, {}).get("reason", UNKNOWN)
         mark(paths, run, name, reason, tag)
         print(f"given up: {name}: {reason}")
-    card.complete(paths, run, tag)
+    dataset_card.complete(paths, run, tag)
     _next(paths, scan(paths, run))
     return 0
 

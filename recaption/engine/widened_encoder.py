@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's vision encoder with a padded inner width, in vLLM's own processes (see padding.py)."""
+"""Qwen2.5-VL's vision encoder with a padded inner width, in vLLM's own processes (see encoder_width.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from vllm.model_executor.models import qwen2_5_vl
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VisionMLP
 
-from recaption.engine.padding import padded_width
+from recaption.engine.encoder_width import padded_width
 
 PADDABLE = {
     "weight",

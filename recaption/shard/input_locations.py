@@ -14,7 +14,7 @@ from typing import Any
 
 from recaption.errors import UserError
 from recaption.run.addresses import HASHED, is_command, is_incomplete, public
-from recaption.run.names import output_names
+from recaption.run.output_names import output_names
 from recaption.run.record import InputShard, Run, Submission
 from recaption.shard.patterns import LISTS, expand, patterns_of
 

@@ -17,7 +17,7 @@ from recaption.errors import ShardError, bad_value
 from recaption.run.record import open_run
 from recaption.run.rows import CAPTIONED
 from recaption.run.scan import scan
-from recaption.shard.located import readable
+from recaption.shard.input_locations import readable
 from recaption.shard.settings import settings_of
 
 Sample = dict[str, Any]

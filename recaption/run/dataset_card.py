@@ -10,7 +10,7 @@ from typing import Any
 
 from recaption.run import publish, shared
 from recaption.run.brace_patterns import shard_pattern
-from recaption.run.crash import crash_point
+from recaption.run.crash_points import crash_point
 from recaption.run.paths import RunPaths, entries
 from recaption.run.record import Run, read_submission, submission_numbers
 from recaption.run.rows import STATES
