@@ -99,7 +99,8 @@ def remove(name: str) -> None:
 def sweep() -> None:
     """Remove what engines on this machine that are certainly gone have left."""
     for name in abandoned():
-        remove(name)
+        with contextlib.suppress(OSError):  # another task removes it at the same time
+            remove(name)
 
 
 def abandoned() -> set[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
+TIDY_SECONDS = 20
 VARIABLE = "RECAPTION_DIE_WITH_PARENT"
 TASK = "RECAPTION_TASK_PID"  # the task's pid; in the forkserver's children, the forkserver's
 
@@ -32,15 +34,23 @@ def die_with_task() -> None:
 
 
 def guard_group(tidy: Callable[[], None]) -> None:
-    """Fork a process that cleans up and kills this one's process group once this one is gone.
+    """Fork a process that kills this one's process group and cleans up once this one is gone.
 
-    vLLM's own processes call `register` only after many seconds of imports.
+    vLLM's own processes call `register` only after many seconds of imports. The guard is in a group of
+    its own, so that it outlives those whose leftovers it removes.
     """
+    group = os.getpgrp()
     ours, theirs = os.pipe()
     if os.fork():
         os.close(ours)
         return  # the other end stays open as long as this process exists
-    os.close(theirs)
-    os.read(ours, 1)
-    tidy()
-    os.killpg(0, signal.SIGKILL)
+    try:
+        os.setpgid(0, 0)
+        os.close(theirs)
+        os.read(ours, 1)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        signal.alarm(TIDY_SECONDS)  # it holds the pipe by whose end the task sees the engine's
+        tidy()
+    finally:
+        os._exit(0)

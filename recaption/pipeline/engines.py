@@ -164,15 +164,16 @@ class Engines:
 
     def stop(self, *, politely: bool) -> None:
         """End every engine with its whole process group; `politely` lets it shut down first."""
-        for handle in self.handles:
-            if handle.ready and politely:
+        with contextlib.ExitStack() as kills:
+            for handle in self.handles:
+                kills.callback(self._kill, handle)  # whatever happens to another one
+            polite = [h for h in self.handles if h.ready and politely]
+            for handle in polite:
                 with contextlib.suppress(OSError):
                     handle.connection.send(("stop",))
-        deadline = time.monotonic() + STOP_SECONDS
-        for handle in self.handles:
-            if handle.ready and politely:
+            deadline = time.monotonic() + STOP_SECONDS
+            for handle in polite:
                 handle.process.join(max(0.0, deadline - time.monotonic()))
-            self._kill(handle)
 
     def _start(self, device: Device) -> EngineHandle:
         arguments = (self.spec, device, self.memory, str(self.log))
@@ -212,8 +213,8 @@ class Engines:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         children.kill(handle.process)
-        leftovers.sweep()
         handle.connection.close()
+        leftovers.sweep()
 
 
 def _ending(code: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,10 +11,13 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from recaption.engine import leftovers
+from recaption.engine.base import Device
+from recaption.pipeline.engines import EngineHandle, Engines
 
 LEAVING = """
 import multiprocessing, sys, tempfile
@@ -113,3 +117,29 @@ def test_what_may_be_somebody_elses_stays(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / name).touch()
     leftovers.sweep()
     assert {path.name for path in tmp_path.iterdir()} == others
+
+
+def vanished(*_: object) -> NoReturn:
+    raise FileNotFoundError("gone between two looks")
+
+
+def test_two_tasks_sweep_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that the other one removes in the middle of it ends neither."""
+    monkeypatch.setattr(leftovers, "abandoned", lambda: {"recaption-1-1-aaaaaaaa-"})
+    monkeypatch.setattr(leftovers, "remove", vanished)
+    leftovers.sweep()
+
+
+def test_every_engine_ends_whatever_happens_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "sweep", vanished)
+    context = multiprocessing.get_context("spawn")
+    engines = Engines.__new__(Engines)
+    engines.handles = []
+    for number in range(2):
+        process = context.Process(target=signal.pause, daemon=True)
+        process.start()
+        engines.handles.append(EngineHandle(Device(number), process, context.Pipe()[0]))
+    with pytest.raises(FileNotFoundError):
+        engines.stop(politely=False)
+    assert [h.process.exitcode for h in engines.handles] == [-signal.SIGKILL] * 2
+    assert all(h.connection.closed for h in engines.handles)
