@@ -2,9 +2,9 @@
 
 When an engine dies, every sample in flight on it gets a strike and becomes a suspect, unless the task
 was asked to stop. Suspects with one strike go to one engine only, the square root of their number at a
-time. Suspects with more strikes go one at a time to an engine that has captioned something since it
-started (a built-in picture if nothing else), so that the death of that engine is their fault. An engine
-that dies repeatedly without a caption in between is given up.
+time, and fewer after deaths in a row. Suspects with more strikes go one at a time to an engine that has
+captioned something since it started (a built-in picture if nothing else), so that the death of that
+engine is their fault. An engine that dies repeatedly without a caption in between is given up.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class Engines:
     def may_take_suspect(self, work: Work, window: int) -> EngineHandle | None:
         """The isolator, if `work` may be sent to it together with what is in flight there.
 
-        `window` bounds how many suspects with one strike are in flight.
+        `window` bounds how many suspects with one strike are in flight. It is halved with every
+        death of the engine in a row, so that where many pictures kill, one that has no such picture
+        is found before the engine is given up.
         """
         handle = self.isolator()
         if handle is None:
@@ -110,7 +112,8 @@ class Engines:
             if not in_flight and not handle.proven:
                 self._probe(handle)
             return handle if not in_flight and handle.proven else None
-        crowd = len(in_flight) >= window or any(w.strikes != 1 for w in in_flight)
+        room = max(1, window >> handle.deaths)
+        crowd = len(in_flight) >= room or any(w.strikes != 1 for w in in_flight)
         return None if crowd else handle
 
     def assign(self, handle: EngineHandle, work: Work) -> None:

@@ -117,8 +117,8 @@ class Pipeline:
     def _feed(self) -> None:
         """Fill every engine's window, suspects apart from the others.
 
-        As many suspects at once as the square root of their number: then those of a second death,
-        which go one at a time, are as few as the windows before them.
+        Windows of the square root: n suspects need about √n windows, and each window that kills an
+        engine leaves at most √n samples to try singly.
         """
         suspects, ready = self.preparation.suspects, self.preparation.ready
         suspected = self._suspected()

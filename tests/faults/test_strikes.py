@@ -70,18 +70,20 @@ def test_a_poison_that_comes_first_waits_until_others_are_captioned(tmp_path: Pa
 
 
 def test_suspects_go_in_windows_of_the_square_root_of_their_number(tmp_path: Path) -> None:
-    """One picture of 64 in flight kills: three deaths find it, in 8 windows and at most 8 single answers.
+    """One picture of 60 in flight kills: three deaths find it, in 8 windows and at most 8 single answers.
+
+    The first window has 4, half as many as the others, since nothing was captioned after the death.
 
     `benchmarks/after_death.py` measures the time.
     """
-    write_shards(tmp_path / "in", 1, 64, side=96)
+    write_shards(tmp_path / "in", 1, 60, side=96)
     launched(*WORDS, "engine=fake", "output.dir=well", cwd=tmp_path)
     culprit = rows(tmp_path / "well", "00000.tar")[-1]
     poison = {"*": "wait 0.6", culprit["caption"]: "crash"}
     config = preset(tmp_path, poison=poison, max_num_seqs=64, waiting=0)
     launched(config, *WORDS, "engine=ill", "output.dir=run", cwd=tmp_path)
     found = rows(tmp_path / "run", "00000.tar")
-    assert Counter(r["status"] for r in found) == {"captioned": 63, "failed": 1}
+    assert Counter(r["status"] for r in found) == {"captioned": 59, "failed": 1}
     assert found[-1]["status"] == "failed"
     assert max(e["restarts"] for e in events(tmp_path / "run", "beat")) == 3
     strikes = Counter(r["strikes"] for r in found[:-1])
