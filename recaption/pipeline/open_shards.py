@@ -144,6 +144,8 @@ class OpenShards:
         if outcome is None:
             return
         entry, result = outcome
+        if isinstance(result, children.Crashed) and self._has_marker(entry.shard):
+            result = publisher.Finished({}, won=False)  # it may have died right after publishing
         if isinstance(result, DiskFull):
             raise result
         if isinstance(entry, _Opening):
@@ -160,7 +162,7 @@ class OpenShards:
         return not self.opening and not self.waiting()
 
     def exhausted(self) -> bool:
-        """Whether it is idle although a shard could be opened, so that there is none to open."""
+        """Whether it is idle with room for another shard: the source has none to give now."""
         return self.idle() and not self.postponed and len(self.open) < self.most
 
     def flush(self) -> None:
@@ -248,6 +250,9 @@ class OpenShards:
         self.open.remove(shard)
         shard.close()
         shared.remove(shard.journal.path)
+
+    def _has_marker(self, shard: InputShard) -> bool:
+        return shared.exists(self.context.paths.marker(shard.name))
 
     def _ended(self, position: int, result: Any) -> None:
         if isinstance(result, publisher.Finished):
