@@ -238,8 +238,12 @@ _answered: set[str] = set()  # hosts that have answered this process
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status code behind an error; None if there was no answer."""
+    """The HTTP status code behind an error; None if there was no answer, or none that could be read."""
+    from aiohttp.http import HttpProcessingError
+
     for found in (error, error.__cause__):
+        if found and isinstance(found.__cause__, HttpProcessingError):
+            return None  # aiohttp itself gives an answer that it cannot parse the status 400
         response = getattr(found, "response", None)
         status = getattr(found, "status", None) or getattr(response, "status_code", None)
         if isinstance(status, int):

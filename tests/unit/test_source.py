@@ -138,6 +138,9 @@ class Stream:
         return piece
 
 
+UNREADABLE = -1  # instead of a status: an answer that is not HTTP
+
+
 @dataclass
 class Site:
     """A web server with one file and the faults that a test asks for."""
@@ -176,7 +179,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if time.monotonic() < site.back:
             return
         if site.codes and (code := site.codes.pop(0)):
-            self.send_error(code)
+            if code == UNREADABLE:
+                self.wfile.write(b"no status line\r\n\r\n")
+            else:
+                self.send_error(code)
             return
         content = site.content
         first, last = 0, len(content) - 1
@@ -280,6 +286,14 @@ def test_without_a_length_the_tars_end_tells(serve: Serve, tmp_path: Path) -> No
 def test_a_busy_server_is_asked_again(serve: Serve, tmp_path: Path) -> None:
     site = Site(NOISE, codes=[503, 503, 429, 500])
     assert read(serve(site), tmp_path) == NOISE
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_an_unreadable_answer_is_asked_for_again(begun: int, serve: Serve, tmp_path: Path) -> None:
+    """As from a proxy that is being restarted; aiohttp calls it an answer of status 400."""
+    site = Site(NOISE, codes=[0] * begun + [UNREADABLE] * 3)
+    assert read(serve(site), tmp_path) == NOISE
+    assert not site.codes
 
 
 @pytest.mark.parametrize("begun", [0, 1, 2])
