@@ -8,12 +8,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from recaption.errors import TaskError
 from recaption.run import publish, shared
 from recaption.run.brace_patterns import shard_pattern
 from recaption.run.crash_points import crash_point
 from recaption.run.paths import RunPaths, entries
 from recaption.run.record import Run, read_submission, submission_numbers
-from recaption.run.rows import STATES
+from recaption.run.rows import CAPTIONED, STATES
 from recaption.run.scan import RunState, named, scan
 
 CARD = Template("""\
@@ -104,6 +105,9 @@ def withdraw(paths: RunPaths, run: Run) -> None:
 def _files(paths: RunPaths, run: Run) -> dict[Path, bytes]:
     """The files that describe a finished run, with their contents."""
     state = scan(paths, run)
+    for name, counts in state.done.items():
+        if CAPTIONED not in counts:
+            raise TaskError(f"{paths.marker(name)}: without counts of samples; see verify")
     sizes = state.sizes(run)
     return {
         paths.sizes_json: publish.to_json(sizes),

@@ -94,7 +94,7 @@ class RunState:
         return counts
 
     def sizes(self, run: Run) -> dict[str, int]:
-        """How many samples the tar of each published shard has."""
+        """How many samples the tar of each published shard has; 0 if its marker is damaged."""
         return {
             name: sum(counts.values()) if run.captions_only else counts.get(CAPTIONED, 0)
             for name, counts in self.done.items()

@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 import yaml
 from helpers import Made, Source, launch, launched, refused
+from synthetic import make_run
+
+from recaption.errors import TaskError
+from recaption.run import dataset_card
+from recaption.run.record import read_run
 
 
 def card(run: Path) -> tuple[dict[str, Any], str]:
@@ -56,3 +61,14 @@ def test_license_filter_and_several_prompts(one_shard: Path, tmp_path: Path) -> 
 def test_a_license_that_is_none(one_shard: Path, value: str, tmp_path: Path) -> None:
     words = (f"data.shards={one_shard}", "engine=fake", "output.dir=run")
     refused(launch(*words, f"output.license={value}", cwd=tmp_path), "output.license", "cc-by-4.0")
+
+
+def test_a_marker_without_counts_is_named(tmp_path: Path) -> None:
+    """As of a copy without the tasks' logs; sizes.json would say that the shard is empty."""
+    paths = make_run(tmp_path / "run", 2, 1)
+    for log in paths.tasks.iterdir():
+        log.unlink()
+    paths.marker("000000.tar").write_text('{"given_up": "lost"}')
+    with pytest.raises(TaskError, match=r"000001\.json: .*verify"):
+        dataset_card.complete(paths, read_run(paths), "t")
+    assert not paths.sizes_json.exists()
