@@ -59,16 +59,18 @@ def retry(options: Namespace) -> int:
     submissions = read_submissions(paths)
     if not submissions:
         raise UserError(f"{paths.root}: nothing was ever submitted here; launch it again")
-    wanted = recompose(paths, run, submissions[-1], options.words, options.config_dir)
+    # one without slices was refused or withdrawn, and so were its keys
+    last = next((s for s in reversed(submissions) if s.slices), submissions[-1])
+    wanted = recompose(paths, run, last, options.words, options.config_dir)
     if options.output:
-        return _into_new(paths, run, wanted, options, submissions[-1])
+        return _into_new(paths, run, wanted, options, last)
     if wanted.covered != run.identity:
         changed = "; ".join(differences(run.identity, wanted.covered))
         raise UserError(
             f"retry: the run in {paths.root} was made with other values: {changed}. "
             "Leave them, or make another run with launch"
         )
-    moved = _find_inputs(run, wanted, submissions[-1], options)
+    moved = _find_inputs(run, wanted, last, options)
     selected = _selected(wanted, run, submissions)
     warn_of_effects(wanted.config, wanted.prompts, wanted.keys)
     if wanted.config.dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from helpers import (
     refused,
     rows,
 )
+
+from recaption.run.paths import RunPaths
+from recaption.run.record import read_submission, write_submission
 
 SUBMISSIONS = ".recaption/submissions"
 
@@ -89,7 +93,10 @@ def test_missing_shards_are_made_in_place(source: dict[str, list[Sample]], tmp_p
 
 
 def test_the_range(source: dict[str, list[Sample]], tmp_path: Path) -> None:
-    """Without data.range, what any submission selected; another one can be given."""
+    """Without data.range, what any submission selected; another one can be given.
+
+    A launch that was withdrawn leaves no keys behind.
+    """
     run = tmp_path / "run"
     words = (f"data.shards={tmp_path}/in/*.tar", "engine=fake", "output.dir=run")
     launched(*words, "data.range=0-1", cwd=tmp_path)
@@ -97,7 +104,12 @@ def test_the_range(source: dict[str, list[Sample]], tmp_path: Path) -> None:
     retried("run", "data.range=3", cwd=tmp_path)
     assert list(markers(run)) == ["00000.tar", "00001.tar", "00003.tar"]
     (run / ".recaption/shards/00000.json").unlink()
+    last = read_submission(RunPaths(run), 1)
+    task = {**last.config["task"], "attempts": 9}
+    withdrawn = replace(last, slices=[], config={**last.config, "task": task})
+    assert write_submission(RunPaths(run), withdrawn, "t").number == 2
     retried("run", cwd=tmp_path)
+    assert submission(run, 3)["config"]["task"] == last.config["task"]
     assert list(markers(run)) == ["00000.tar", "00001.tar", "00003.tar"]
     retried("run", "data.range=0-", cwd=tmp_path)
     assert list(markers(run)) == list(source)
