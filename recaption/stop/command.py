@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from dataclasses import replace
 
 from recaption.cli import slurm
 from recaption.cli.at_work import AtWork, at_work
@@ -28,10 +29,13 @@ def stop(options: Namespace) -> int:
         return 0
     print(f"stopping {found}", flush=True)
     _stop(paths, found)
+    canceled = {*found.jobs}
     deadline = time.monotonic() + SECONDS
     while ((left := at_work(paths)) or left.unanswered) and time.monotonic() < deadline:
+        # a launch that was submitting has its jobs only now
+        _stop(paths, replace(left, jobs=[job for job in left.jobs if job not in canceled]))
+        canceled.update(left.jobs)
         time.sleep(POLL)
-        _end_tasks(left)
     if left.unanswered:
         raise TaskError(_unknown(left))
     if left:
