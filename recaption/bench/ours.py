@@ -20,7 +20,7 @@ from recaption.bench.memory_watch import Watch
 from recaption.config.records import typed_config
 from recaption.config.schema import Config, Prompt
 from recaption.engine.base import Spec
-from recaption.engine.devices import engine_devices, worker_count
+from recaption.engine.devices import engine_devices, visible_gpus, worker_count
 from recaption.errors import TaskError
 from recaption.launch.freeze import freeze
 from recaption.launch.plan import inputs
@@ -79,7 +79,7 @@ class Ours:
         self.config, self.folder = config, folder
         self.paths, self.run = freeze(config, prompts, inputs(config))
         self.spec = spec = _spec_of(config, self.run)
-        self.devices = engine_devices(config)
+        self.devices = engine_devices(config, visible_gpus())
         self.workers = worker_count(config, len(self.devices))
         self.source = AllShards(self.run)
         began = time.monotonic()

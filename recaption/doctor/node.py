@@ -88,7 +88,7 @@ def _gpus(config: Config) -> Iterator[Check]:
             advice = "ask for some (slurm.gpus, slurm.partition), and see `nvidia-smi` on the node"
             yield fail("gpus", "none is visible", advice)
         return
-    engines = len(engine_devices(config))  # UserError if they do not suffice
+    engines = len(engine_devices(config, gpus))  # UserError if they do not suffice
     yield ok("gpus", f"{len(gpus)} × {_gpu_name()}, for {engines} engines")
 
 
@@ -104,7 +104,7 @@ def _gpu_name() -> str:
 
 
 def _cpus_and_memory(config: Config) -> Iterator[Check]:
-    engines = len(engine_devices(config))
+    engines = len(engine_devices(config, visible_gpus()))
     workers = worker_count(config, engines)
     text = f"{cpus()} for {engines} engines and {workers} preparation workers"
     if cpus() < engines + 2:

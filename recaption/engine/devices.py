@@ -31,9 +31,9 @@ def visible_gpus() -> list[str]:
     return [part for part in named.split(",") if part.strip()]
 
 
-def engine_devices(config: Config) -> list[Device]:
-    """One device per engine; raises UserError if there are too few GPUs for one engine."""
-    settings, gpus = config.engine, visible_gpus()
+def engine_devices(config: Config, gpus: list[str]) -> list[Device]:
+    """One device per engine, of visible GPUs; raises UserError if there are too few for one engine."""
+    settings = config.engine
     size = settings.tensor_parallel
     if settings.kind == "fake" or not gpus:
         return [Device(i) for i in range(settings.replicas or 1)]

@@ -111,10 +111,11 @@ def _work(claims: Claims, stopping: Stopping) -> str:
     paths, run, submission, log = claims.paths, claims.run, claims.submission, claims.log
     task = claims.task
     config = typed_config(submission.config)
-    devices = engine_devices(config)
+    gpus = visible_gpus()
+    devices = engine_devices(config, gpus)
     workers = worker_count(config, len(devices))
     log.write("start", **_whereabouts(), engines=len(devices), workers=workers, cpus=cpus())
-    if idle := idle_gpus(config, len(visible_gpus())):
+    if idle := idle_gpus(config, len(gpus)):
         print(f"warning: {idle}", flush=True)
     if not claims.anything_left():
         return "done"

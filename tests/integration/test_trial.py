@@ -192,7 +192,7 @@ def test_more_gpus_than_there_are(
     refused(result, key, "4")
     config = to_config(compose_config(prepare(["data.shards=/x.tar", *words])))
     with pytest.raises(Exception, match=key.split("=")[0]):
-        devices.engine_devices(config)
+        devices.engine_devices(config, devices.visible_gpus())
 
 
 LOG = """\

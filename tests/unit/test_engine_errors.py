@@ -110,7 +110,9 @@ def test_each_engine_gets_its_own_gpus(
     if named:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     config = to_config(compose_config(prepare(["data.shards=/x.tar", *words])))
-    seen = [environment(device) for device in devices.engine_devices(config)]
+    seen = [
+        environment(device) for device in devices.engine_devices(config, devices.visible_gpus())
+    ]
     assert [variables["CUDA_VISIBLE_DEVICES"] for variables in seen] == groups
     assert len({variables["VLLM_PORT"] for variables in seen}) == len(groups)
 
