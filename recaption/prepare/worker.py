@@ -153,7 +153,7 @@ class Preparer:
         except (InputChanged, OSError) as e:
             reason = f"cannot be read: {e}"
             one.result = Prepared(number, status=UNREAD, reason=reason, facts=facts)
-        except Exception as e:  # noqa: BLE001 - image processors raise anything on odd pictures
+        except Exception as e:  # noqa: BLE001 - image processors raise anything on broken pictures
             reason, odd = f"cannot be prepared: {type(e).__name__}: {e}", not self._works()
             one.result = Prepared(number, status=REJECTED, reason=reason, odd=odd, facts=facts)
 

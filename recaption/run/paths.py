@@ -144,7 +144,7 @@ class RunPaths:
         return self.logs / f"{job}{KILLS}"
 
     def marked(self) -> set[str]:
-        """Names of the published shards, by one directory scan."""
+        """Names of the shards with a marker, published or given up, by one directory scan."""
         return {f"{n[:-5]}.tar" for n in entries(self.markers) if n.endswith(".json")}
 
     def longest_stem(self) -> int:

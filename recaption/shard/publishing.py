@@ -1,7 +1,8 @@
 """Publishes a finished shard: sidecar, then tar, then marker, each whole and only once.
 
 The first attempt that publishes one of these files decides its content, and other attempts go on from
-it. The marker comes last, since its presence says that the shard is whole.
+it. The marker comes last, since its presence says that the shard is settled: whole, or given up
+(which needs neither sidecar nor tar).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from recaption.run import publish, shared
 from recaption.run.liveness import Process, is_gone, this_process
 from recaption.run.paths import RunPaths
 
+# stands for an attempt whose id cannot be read: its owner `-` is no task's, its restart count is 0
 DAMAGED = "--0-damaged"
 
 
@@ -95,7 +96,8 @@ class Leases:
     def is_dead(self, name: str, lease: Lease) -> bool:
         """Whether its process is gone, or it has not changed for too long.
 
-        The time runs from the first call of this method for the lease.
+        Asking starts the clock: the first call for a lease, and the first after each change of it,
+        notes the time and answers False.
         """
         if self.is_orphaned(lease):
             return True
