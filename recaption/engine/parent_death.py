@@ -36,8 +36,8 @@ def die_with_task() -> None:
 def guard_group(tidy: Callable[[], None]) -> None:
     """Fork a process that kills this one's process group and cleans up once this one is gone.
 
-    vLLM's own processes call `register` only after many seconds of imports. The guard is in a group of
-    its own, so that it outlives those whose leftovers it removes.
+    vLLM's own processes call `register` only after many seconds of imports. The guard leaves the group
+    before it kills it, so that it outlives those whose leftovers it removes.
     """
     group = os.getpgrp()
     ours, theirs = os.pipe()
@@ -45,9 +45,9 @@ def guard_group(tidy: Callable[[], None]) -> None:
         os.close(ours)
         return  # the other end stays open as long as this process exists
     try:
-        os.setpgid(0, 0)
         os.close(theirs)
         os.read(ours, 1)
+        os.setpgid(0, 0)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
         signal.alarm(TIDY_SECONDS)  # it holds the pipe by whose end the task sees the engine's
