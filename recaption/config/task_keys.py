@@ -36,7 +36,8 @@ class Engine:
     )
     cache: str | None = key(
         None,
-        "Folder that nodes share, where compiled code is kept for engines on fresh nodes. "
+        "Folder that nodes share and only you may write to, where compiled code is kept for engines "
+        "on fresh nodes. "
         "Default: recaption/compiled in the user's cache folder.",
         path=True,
         was=None,

@@ -1,9 +1,10 @@
 """Compiled code of engines: one of a node's engines compiles, the others wait for it and load.
 
 It lies in a private folder of the node, one for each model, versions, kind of GPU and settings. A copy
-in one file goes to a folder that nodes share (`engine.cache`), from which a fresh node begins. Neither
-is trusted: a copy that is another user's or not whole is said and passed over, and an engine that does
-not start with what is there leaves it to nobody else.
+in one file, a tar followed by its hash, goes to a folder that nodes share (`engine.cache`), from which a
+fresh node begins. Neither is trusted: a folder that others may write to is not used, a copy that is
+another user's or not whole is said and removed, and an engine that does not start with what is there
+leaves it to nobody else.
 """
 
 from __future__ import annotations
@@ -22,24 +23,25 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from recaption.engine.arguments import arguments_of
 from recaption.engine.base import Spec
 from recaption.engine.compile_turns import FOLDER, PATIENCE, locked, ready, say
 from recaption.engine.families import config_of
-from recaption.engine.leftovers import node_folder
-from recaption.errors import DiskFull
-from recaption.run.publish import publish
+from recaption.engine.private import check_private, private_folder
+from recaption.errors import TaskError
+from recaption.run.publish import gone_after, publish
 from recaption.versions import versions
 
 ROOT = "VLLM_CACHE_ROOT"
-HASHED = 16  # characters of a copy's sha256 in its name
+HASHED = 32  # bytes of the sha256 at a copy's end
 PATHS = "vllm_compile_cache.py"  # in which vLLM 0.25 keeps absolute paths
 CHUNK = 1 << 20
 PATIENCE_SECONDS = 240.0  # several times what a compilation takes; vLLM gives a core 600 to start
 KEPT = 60 * 86_400.0  # seconds without an engine that begins with it
-OURS = re.compile(r"[0-9a-f]{32}(-[0-9a-f]{16}\.tar|\.[0-9a-f]{32}\.tmp|\.\d+|\.failed)")
+WRITTEN = 3600.0  # seconds in which a copy is surely written
+OURS = re.compile(r"[0-9a-f]{32}(\.tar|\.[0-9a-f]{32}\.tmp|\.\d+|\.failed)")
 T = TypeVar("T")
 
 
@@ -50,6 +52,10 @@ class Compiled:
     folder: Path
     key: str
     shared: Path
+
+    @property
+    def copy(self) -> Path:
+        return self.shared / f"{self.key}.tar"
 
     def begin(self, patience: float) -> None:
         """Have this engine's processes use it, from a copy where this node has nothing."""
@@ -70,42 +76,40 @@ class Compiled:
         temporary = self.shared / f"{self.key}.{uuid.uuid4().hex}.tmp"
         try:
             self.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_private(self.shared)
             _prune(self.shared)
-            if self._copies() or not ready(self.folder).exists():
+            if self.copy.exists() or not ready(self.folder).exists():
                 return
-            with temporary.open("xb") as file, tarfile.open(fileobj=file, mode="w") as tar:
-                tar.add(self.folder, f"{self.folder}", filter=_of_compilers)
-            publish(temporary, self.shared / f"{self.key}-{_hash(temporary)}.tar")
-        except (OSError, DiskFull) as e:
+            with gone_after(temporary):
+                _pack(self.folder, temporary)
+                if not self.copy.exists():
+                    publish(temporary, self.copy)
+        except (OSError, TaskError) as e:
             say(f"compiled code cannot be kept in engine.cache={self.shared}: {e}")
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     def forget(self) -> None:
         """No other engine begins with what this one did not start with."""
         with contextlib.suppress(OSError):
             with _failures(self.folder.parent, self.key).open("ab") as file:
                 file.write(b"x")
-            for copy in self._copies():
-                copy.unlink()
-
-    def _copies(self) -> list[Path]:
-        return sorted(self.shared.glob(f"{self.key}-*.tar"))
+            self.copy.unlink()
 
     def _fetch(self) -> None:
-        for copy in self._copies():
-            try:
-                if copy.stat().st_uid != os.geteuid():
-                    raise OSError("it is another user's")
-                if copy.stem.rpartition("-")[2] != _hash(copy):
-                    raise OSError("it is not whole")
-                _unpack(copy, self.folder)
-            except (OSError, tarfile.TarError, UnicodeError) as e:
-                say(f"compiled code in {copy} is not used: {e}")
-                continue
-            ready(self.folder).touch()
-            os.utime(copy)
+        if not os.path.lexists(self.copy):
             return
+        try:
+            check_private(self.shared)
+            with open(os.open(self.copy, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+                _check(file)
+                _unpack(file, self.folder)
+            ready(self.folder).touch()
+            os.utime(self.copy)
+        except OSError as e:
+            say(f"compiled code in {self.copy} is not used: {e}")
+        except (tarfile.TarError, ValueError, KeyError) as e:
+            say(f"compiled code in {self.copy} is not used and removed: {e}")
+            with contextlib.suppress(OSError):
+                self.copy.unlink()
 
 
 def compiled_code(spec: Spec, gpu: str) -> Compiled | None:
@@ -117,18 +121,14 @@ def compiled_code(spec: Spec, gpu: str) -> Compiled | None:
     arguments["model"] = config_of(spec.model_path)
     content = [versions(), sys.version, gpu, arguments]
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
-    local = node_folder() / f"recaption-compiled-{os.geteuid()}"
     try:
-        local.mkdir(mode=0o700, exist_ok=True)
-        there = local.lstat()
-        if there.st_uid != os.geteuid() or there.st_mode & 0o022 or local.is_symlink():
-            raise PermissionError("others may write there")
+        local = private_folder()
         if os.statvfs(local).f_flag & os.ST_NOEXEC:
-            raise PermissionError("it is mounted so that no code in it is run")
+            raise PermissionError(f"{local} is mounted so that no code in it is run")
         failures = _failures(local, key)
         times = failures.stat().st_size if failures.exists() else 0
     except OSError as e:
-        say(f"compiled code is not shared, {local}: {e}")
+        say(f"compiled code is not shared: {e}")
         return None
     user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     shared = Path(engine.cache) if engine.cache else Path(user, "recaption", "compiled")
@@ -157,11 +157,18 @@ def with_code(spec: Spec, gpu: str, start: Callable[[], T]) -> T:
 def _prune(place: Path) -> None:
     """Remove what no engine has begun with for long, of all that is named as here."""
     for path in place.iterdir():
-        if OURS.fullmatch(path.name) and time.time() - path.lstat().st_mtime > KEPT:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        if OURS.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):  # another one prunes, too
+                age = time.time() - path.lstat().st_mtime
+                if age > (WRITTEN if path.suffix == ".tmp" else KEPT):
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def _failures(local: Path, key: str) -> Path:
@@ -173,28 +180,55 @@ def _of_compilers(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return member if member.isdir() or (member.isreg() and not own) else None
 
 
-def _unpack(copy: Path, folder: Path) -> None:
-    """The files of a copy, which begins with the folder that it is of, as this folder's."""
-    with tarfile.open(copy, "r:") as tar:
-        before = ""
-        for member in tar:
-            before = before or member.name
-            path = folder / PurePosixPath(member.name).relative_to(before)
-            if ".." in path.parts:
-                raise OSError("it leads out of its folder")
-            file = tar.extractfile(member)
-            if file is None:
-                path.mkdir(parents=True, exist_ok=True)
-                continue
-            content = file.read()
-            if path.name == PATHS:
-                content = content.decode().replace(f"/{before}/", f"{folder}/").encode()
-            path.write_bytes(content)
+def _pack(folder: Path, copy: Path) -> None:
+    with copy.open("x+b") as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            tar.add(folder, f"{folder}", filter=_of_compilers)
+        file.seek(0)
+        file.write(hashlib.file_digest(file, "sha256").digest())
 
 
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()[:HASHED]
+def _check(file: BinaryIO) -> None:
+    """Raise ValueError unless an open copy is ours and whole; leave it at its begin."""
+    there = os.fstat(file.fileno())
+    if there.st_uid != os.geteuid():
+        raise ValueError("it is another user's")
+    digest, left = hashlib.sha256(), there.st_size - HASHED
+    while left > 0 and (chunk := file.read(min(CHUNK, left))):
+        digest.update(chunk)
+        left -= len(chunk)
+    if file.read() != digest.digest():
+        raise ValueError("it is not whole")
+    file.seek(0)
+
+
+def _unpack(file: BinaryIO, folder: Path) -> None:
+    """The files of a copy, which begins with the folder that it is of, as this folder's, or none."""
+    written: list[Path] = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            before = ""
+            for member in tar:
+                before = before or member.name
+                path = folder / PurePosixPath(member.name).relative_to(before)
+                if ".." in path.parts:
+                    raise ValueError("it leads out of its folder")
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is not None:
+                    written.append(path)
+                    path.write_bytes(_moved(path, content.read(), before, folder))
+                elif member.isdir():
+                    path.mkdir(parents=True, exist_ok=True)
+                else:
+                    raise ValueError(f"{member.name} is neither a file nor a folder")
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _moved(path: Path, content: bytes, before: str, folder: Path) -> bytes:
+    """A file's content with the paths in the folder where it lies now."""
+    if path.name != PATHS:
+        return content
+    return content.decode().replace(f"/{before}/", f"{folder}/").encode()

@@ -21,16 +21,16 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 from typing import Any
 
+from recaption.engine.private import OUTER, private_folder
 from recaption.engine.sockets import too_long
 from recaption.run.liveness import Process, is_gone, this_process
 
 MEMORY = Path("/dev/shm")
 VARIABLE = "RECAPTION_ENGINE_NAME"  # in the environment of an engine's processes
-OUTER = "RECAPTION_TMPDIR"
 SOCKETS = "VLLM_RPC_BASE_PATH"
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 OURS, SEMAPHORE = "recaption-", "sem."
-NAME = re.compile(rf"(?:{SEMAPHORE})?({OURS}(\d+)-(\d+)-([0-9a-f]{{8}})-)")
+NAME = re.compile(rf"(?:{SEMAPHORE})?({OURS}(\d+)-(\d+)-([0-9a-f]{{8}})-([0-9a-f]{{8}})-)")
 MEETING = "vllm_dist_*"  # rendezvous file of an engine's workers
 PLAIN = shared_memory.SharedMemory
 
@@ -56,7 +56,7 @@ class NamedMemory(PLAIN):
 def own_name() -> str:
     """The prefix of the names of what this engine process leaves; '' if /proc does not tell."""
     us = this_process()
-    return f"{OURS}{us.pid}-{us.start}-{_place(us)}-" if us else ""
+    return f"{OURS}{us.pid}-{us.start}-{_machine(us)}-{_boot(us)}-" if us else ""
 
 
 def begin() -> None:
@@ -64,17 +64,13 @@ def begin() -> None:
     name, outer = own_name(), tempfile.gettempdir()
     if not name:
         return
+    with contextlib.suppress(OSError):  # else it is in the folder of this engine alone
+        os.environ.setdefault(COMPILED, f"{private_folder()}/torchinductor")
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=name)
     if too_long():
         os.environ.setdefault(SOCKETS, outer)
-    os.environ.setdefault(COMPILED, f"{outer}/torchinductor_{os.geteuid()}")
     os.environ |= {VARIABLE: name, OUTER: outer}
     name_memory()
-
-
-def node_folder() -> Path:
-    """The temporary folder of the node, not that of an engine."""
-    return Path(os.environ.get(OUTER) or tempfile.gettempdir())
 
 
 def name_memory() -> None:
@@ -110,16 +106,23 @@ def abandoned() -> set[str]:
     places = ((MEMORY, OURS), (MEMORY, SEMAPHORE + OURS), (Path(tempfile.gettempdir()), OURS))
     for path in (path for folder, prefix in places for path in _own(folder, prefix)):
         match = NAME.match(path.name)
-        if us is None or not match or match[4] != _place(us):
+        if us is None or not match or match[4] != _machine(us):
             continue
-        if is_gone(replace(us, pid=int(match[2]), start=match[3])):
+        if match[5] != _boot(us) or is_gone(replace(us, pid=int(match[2]), start=match[3])):
             found.add(match[1])
     return found
 
 
-def _place(process: Process) -> str:
-    """A short hash of machine, boot, and pid namespace."""
-    text = f"{process.host}/{process.boot}/{process.namespace}"
+def _machine(process: Process) -> str:
+    """Of machine and pid namespace; the machine's own namespace is the same after each boot."""
+    return _short_hash(f"{process.host}/{process.namespace}")
+
+
+def _boot(process: Process) -> str:
+    return _short_hash(process.boot)
+
+
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -89,5 +89,5 @@ def test_a_killed_worker_costs_no_sample_and_leaves_nothing(folder: Path) -> Non
     launched("run", "--complete", "--input", cwd=folder, module="verify")
     assert meetings() <= before
     left = {path.name for path in Path(os.environ["TMPDIR"]).iterdir()}
-    assert not [name for name in left if not name.startswith("torchinductor_")]
+    assert not [name for name in left if not name.startswith("recaption-compiled-")]
     assert not leftovers.abandoned()

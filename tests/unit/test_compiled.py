@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -18,6 +21,7 @@ from recaption.config.schema import Config
 from recaption.engine import compile_turns, compiled, parent_death
 from recaption.engine.base import Spec
 from recaption.engine.compiled import Compiled, compiled_code, with_code
+from recaption.errors import TaskError
 
 ENGINE = """
 import sys, time
@@ -133,7 +137,7 @@ def test_a_fresh_node_begins_with_a_copy(tmp_path: Path, monkeypatch: pytest.Mon
     first.keep()
     first.keep()
     (copy,) = (tmp_path / "shared").iterdir()
-    assert copy.name.startswith("k-")
+    assert copy.name == "k.tar"
     second.begin(patience=5)
     assert compile_turns.ready(second.folder).exists()
     assert os.environ["VLLM_CACHE_ROOT"] == f"{second.folder}/vllm"
@@ -148,7 +152,15 @@ def test_a_fresh_node_begins_with_a_copy(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("harm", "said"),
-    [("cut", "it is not whole"), ("other", "it is another user's"), ("no tar", "is not used")],
+    [
+        ("cut", "removed: it is not whole"),
+        ("empty", "removed: it is not whole"),
+        ("other", "removed: it is another user's"),
+        ("no tar", "removed: "),
+        ("odd", "removed: /elsewhere is neither a file nor a folder"),
+        ("link", "is not used: "),
+        ("shared folder", "is not used: others may write to "),
+    ],
 )
 def test_a_copy_is_not_trusted(
     tmp_path: Path,
@@ -164,14 +176,77 @@ def test_a_copy_is_not_trusted(
     (copy,) = (tmp_path / "shared").iterdir()
     if harm == "cut":
         copy.write_bytes(copy.read_bytes()[:-2000])
+    elif harm == "empty":
+        copy.write_bytes(b"")
     elif harm == "no tar":
-        copy.write_bytes(b"no tar at all" * 100)
-        copy.rename(copy.with_name(f"k-{compiled._hash(copy)}.tar"))
+        copy.write_bytes(with_hash(b"no tar at all" * 100))
+    elif harm == "odd":
+        member = tarfile.TarInfo("/elsewhere")
+        member.type = tarfile.SYMTYPE
+        copy.write_bytes(with_hash(member.tobuf()))
+    elif harm == "link":
+        copy.rename(tmp_path / "real")
+        copy.symlink_to(tmp_path / "real")
+    elif harm == "shared folder":
+        copy.parent.chmod(0o777)
     else:
-        monkeypatch.setattr(os, "geteuid", lambda: copy.stat().st_uid + 1)
+        there = SimpleNamespace(st_uid=os.geteuid() + 1)
+        monkeypatch.setattr(
+            compiled, "os", SimpleNamespace(**{**vars(os), "fstat": lambda _: there})
+        )
     second.begin(patience=5)
     assert not compile_turns.ready(second.folder).exists()
-    assert said in capfd.readouterr().out
+    assert [path.name for path in second.folder.rglob("*") if path.is_file()] == ["lock"]
+    text = capfd.readouterr().out
+    assert said in text
+    assert copy.exists() == ("removed" not in text)
+
+
+def with_hash(content: bytes) -> bytes:
+    return content + hashlib.sha256(content).digest()
+
+
+def test_what_an_odd_copy_began_with_goes(tmp_path: Path) -> None:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as tar:
+        for name in ("/old", "/old/vllm", "/old/../x"):
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE if name == "/old" else tarfile.REGTYPE
+            tar.addfile(member)
+    written.seek(0)
+    with pytest.raises(ValueError, match="leads out"):
+        compiled._unpack(written, tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_two_nodes_keep_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (code_in(tmp_path / name, tmp_path / "shared") for name in ("a", "b"))
+    fill(first)
+    fill(second)
+    packing = compiled._pack
+
+    def pack(folder: Path, copy: Path) -> None:
+        monkeypatch.setattr(compiled, "_pack", packing)
+        packing(folder, copy)
+        second.keep()
+
+    monkeypatch.setattr(compiled, "_pack", pack)
+    first.keep()
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["k.tar"]
+
+
+def test_a_file_system_without_exclusive_names_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Path) -> None:
+        raise TaskError("this file system refuses both")
+
+    monkeypatch.setattr(compiled, "publish", refuse)
+    code = code_in(tmp_path / "a", tmp_path / "shared")
+    fill(code)
+    code.keep()
+    assert "this file system refuses both" in capfd.readouterr().out
+    assert not list((tmp_path / "shared").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_said(
@@ -186,12 +261,16 @@ def test_a_folder_that_cannot_be_written_is_said(
 
 def test_only_what_is_named_so_and_old_is_removed(tmp_path: Path) -> None:
     key, then = "0" * 32, time.time() - compiled.KEPT - 60
-    ours = (f"{key}-{'a' * 16}.tar", f"{key}.{'b' * 32}.tmp", f"{key}.3", f"{key}.failed")
-    others = ("precious.tar", "x.tmp", f"{key}.tar", "1")
+    ours = (f"{key}.tar", f"{key}.{'b' * 32}.tmp", f"{key}.3", f"{key}.failed")
+    others = ("precious.tar", "x.tmp", f"{key}-1.tar", "1")
     for name in (*ours, *others):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (then, then))
     (tmp_path / f"{key}.4").mkdir()
+    cut = tmp_path / f"{key}.{'c' * 32}.tmp"
+    cut.touch()
+    hours_ago = time.time() - 7000
+    os.utime(cut, (hours_ago, hours_ago))
     compiled._prune(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*others, f"{key}.4"}
     (tmp_path / f"{key}.4/vllm").mkdir()

@@ -49,7 +49,7 @@ def files(name: str, meeting: str) -> list[str]:
     """How the names of all that is there go on."""
     patterns = (f"{name}*", f"sem.{name}*", f"{meeting}*")
     found = [path.name for pattern in patterns for path in leftovers.MEMORY.glob(pattern)]
-    return [*found, *(path.name for path in Path(tempfile.gettempdir()).glob("recaption-*"))]
+    return [*found, *(path.name for path in Path(tempfile.gettempdir()).glob("recaption-[0-9]*"))]
 
 
 def test_a_killed_engine_leaves_nothing_behind_a_sweep(
@@ -110,10 +110,13 @@ def test_what_may_be_somebody_elses_stays(tmp_path: Path, monkeypatch: pytest.Mo
     """Another machine's or container's engine, which cannot be seen here, and names like ours."""
     monkeypatch.setattr(leftovers, "MEMORY", tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    here = leftovers.own_name().split("-")[-2]
-    gone = f"recaption-{2**22 + 1}-1-{here}-a"
-    others = {f"recaption-{2**22 + 1}-1-{here[::-1]}x-a", "recaption-abc-1-x", "psm_12345678"}
-    for name in (gone, *others):
+    *_, machine, boot, _ = leftovers.own_name().split("-")
+    other = machine[::-1] + "x"
+    gone = f"recaption-{2**22 + 1}-1-{machine}-{boot}-a"
+    before_a_reboot = f"recaption-{os.getpid()}-1-{machine}-{'0' * 8}-a"
+    others = {f"recaption-{2**22 + 1}-1-{other}-{boot}-a", "recaption-abc-1-x", "psm_12345678"}
+    others |= {f"recaption-{2**22 + 1}-1-{'0' * 8}-{'0' * 8}-a", leftovers.own_name() + "a"}
+    for name in (gone, before_a_reboot, *others):
         (tmp_path / name).touch()
     leftovers.sweep()
     assert {path.name for path in tmp_path.iterdir()} == others
@@ -143,3 +146,29 @@ def test_every_engine_ends_whatever_happens_to_one(monkeypatch: pytest.MonkeyPat
         engines.stop(politely=False)
     assert [h.process.exitcode for h in engines.handles] == [-signal.SIGKILL] * 2
     assert all(h.connection.closed for h in engines.handles)
+
+
+BEGINNING = """
+import os
+from recaption.engine import leftovers
+leftovers.begin()
+print(os.environ.get(leftovers.COMPILED))
+"""
+
+
+@pytest.mark.parametrize("harm", ["", "others may write", "link"])
+def test_compiled_code_lies_where_others_may_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv(leftovers.COMPILED, raising=False)
+    folder = tmp_path / f"recaption-compiled-{os.geteuid()}"
+    if harm == "link":
+        (tmp_path / "other").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "other")
+    elif harm:
+        folder.mkdir()
+        folder.chmod(0o777)
+    command = [sys.executable, "-c", BEGINNING]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.strip() == ("None" if harm else f"{folder}/torchinductor")
