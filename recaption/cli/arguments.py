@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -37,11 +37,29 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The values of all arguments; UserError for a mistake, SystemExit after --help."""
+        arguments = list(self._joined(arguments))
         for argument in takewhile(lambda given: given != "--", arguments):
             names = {argument.partition("=")[0], argument[:2]}
             if argument[:1] == "-" != argument and " " not in argument and not names & self.flags:
                 raise bad_choice("option", argument, self.flags)
+        if "--" in arguments and WORDS not in self.takes:
+            return self.parse_args(arguments)  # the other one forgets `--`
         return self.parse_intermixed_args(arguments)
+
+    def _joined(self, arguments: Sequence[str]) -> Iterator[str]:
+        """Arguments with values that look like an option joined to theirs: --where=-tokens<-5."""
+        following = iter(arguments)
+        for argument in following:
+            option = self._option_string_actions.get(argument)
+            value = next(following, None) if option and option.nargs is None else None
+            if value is None:
+                yield argument
+            elif value[:1] == "-" and value.partition("=")[0] not in {"-", "--", *self.flags}:
+                yield f"{argument}={value}"
+            else:
+                yield from (argument, value)
+            if "--" in (argument, value):
+                yield from following
 
     @property
     def flags(self) -> set[str]:
@@ -74,6 +92,8 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 class _Once(argparse.Action):
     """Stores a value, and refuses a second one, which argparse would let replace the first."""
 
+    stored_in: argparse.Namespace | None = None
+
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -81,9 +101,10 @@ class _Once(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        if option_string and getattr(namespace, self.dest) is not self.default:
+        if option_string and self.stored_in is namespace:
             raise argparse.ArgumentError(self, "given twice")
         setattr(namespace, self.dest, values)
+        self.stored_in = namespace
 
 
 def _filled(text: str) -> str:
@@ -101,6 +122,21 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
             reach = f"from {low} to {high}" if high else f"of at least {low}"
             raise argparse.ArgumentTypeError(f"{text}: use a whole number {reach}")
         return int(text)
+
+    return number
+
+
+def seconds(most: int) -> Callable[[str], float]:
+    """The type of an option that takes seconds, at most `most`."""
+
+    def number(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = -1.0
+        if not 0 <= found <= most:
+            raise argparse.ArgumentTypeError(f"{text}: use a number of seconds from 0 to {most}")
+        return found
 
     return number
 

@@ -68,7 +68,12 @@ _recaption() {
               *,*) head="$${typed%,*}," ;; # a sweep's further value
             esac
             ;;
-          *) [ -z "$$typed" ] && [ "$$command" = retry ] || words="$keys" ;;
+          *)
+            case $$command$$typed in
+              $placed) ;; # a folder
+              *) words="$keys" ;;
+            esac
+            ;;
         esac
         ;;
     esac

@@ -30,6 +30,7 @@ def script(shell: str) -> str:
     for group in groups:
         choices[group] = [path.stem for path in sorted((conf_dir() / group).glob("*.yaml"))]
     keyed = [name for name, parser in parsers.items() if WORDS in parser.takes]
+    placed = [name for name in keyed if {"RUN", "FOLDER"} & parsers[name].takes.keys()]
 
     def cases(words: dict[str, list[str]]) -> str:
         given = {name: " ".join(found) for name, found in words.items() if found}
@@ -39,6 +40,7 @@ def script(shell: str) -> str:
         commands=" ".join(COMMANDS),
         shells=" ".join(TEMPLATES),
         keyed=template.OR.join(keyed),
+        placed=template.OR.join(placed),
         keys=" ".join(f"{key}=" for key in sorted(choices)),
         groups=template.OR.join(groups),
         options=cases({name: sorted(parser.flags) for name, parser in parsers.items()}),

@@ -42,7 +42,7 @@ function __recaption
         printf '%s\n' $shells
     else if contains -- $$command $keyed
         if not string match -q -- '*=*' $$typed
-            test "$$command$$typed" != retry; or return # a run directory
+            contains -- "$$command$$typed" $placed; and return # a folder
             printf '%s\n' $keys
             return
         end
@@ -51,7 +51,8 @@ function __recaption
         set -l found (__recaption_words $$key)
         set -l directory (__recaption_directory $$all | string replace -r '^~/' "$$HOME/")
         if test -n "$$directory"; and contains -- $$key $groups
-            set found $$found (string replace -r '.*/(.*)\.yaml$$' '$$1' $$directory/$$key/*.yaml)
+            set -l files $$directory/$$key/*.yaml # set takes a glob without a match
+            set found $$found (string replace -r '.*/(.*)\.yaml$$' '$$1' $$files)
         end
         for word in $$found
             echo $$head$$word

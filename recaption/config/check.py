@@ -191,7 +191,7 @@ def _check_values(node: Any, prefix: str) -> None:
             raise bad_choice(name, value, limits["choices"])
         elif "low" in limits:
             low, high = limits["low"], limits.get("high")
-            if value < low or (high is not None and value > high) or value != value:
+            if value < low or (high is not None and value > high):
                 upper = f" and at most {high}" if high is not None else ""
                 raise bad_value(name, value, f"must be at least {low}{upper}")
 

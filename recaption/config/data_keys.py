@@ -88,7 +88,7 @@ class Data:
     workers: int | None = key(
         None,
         "Preparation processes per task. Default: one per CPU of the task, less one for each "
-        "engine and one for the main loop.",
+        "engine and one for the main loop; at least 2, or 1 where there is one CPU.",
         low=1,
         high=512,
     )

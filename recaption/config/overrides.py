@@ -52,13 +52,14 @@ def prepare(words: Iterable[str], *, sweep: bool = False) -> list[str]:
         if not equals and not name.startswith("~"):
             raise UserError(f"{word}: expected KEY=VALUE (see --help)")
         twice, seen[stored_key(key)] = seen.get(stored_key(key)), key
-        if twice == key:
+        old = twice if twice in RENAMED else key
+        if twice and twice != key and old in RENAMED:
+            raise both(old)
+        if twice:
             raise UserError(
                 f"{key}: given twice (in a shell, quote values with braces or globs: '{key}=…', "
                 "since an unquoted brace becomes several words)"
             )
-        if twice:
-            raise both(twice if twice in RENAMED else key)
         if key.startswith("hydra."):
             prepared.append(word)
             continue

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from recaption.config.overrides import GROUPS, check_key
+from recaption.config.overrides import GROUPS, Place, check_key
 from recaption.errors import UserError
 
 PACKAGE = re.compile(r"^# *@package +(\S+)", re.MULTILINE)
@@ -39,12 +39,12 @@ def _wrong(content: Mapping[str, Any], prefix: str) -> Iterator[str]:
         if key == "defaults":
             continue
         try:
-            mapping = check_key(key).mapping
+            place = check_key(key)
         except UserError:  # a section, or an unknown key, which merging does name
-            mapping = True
-        if mapping and isinstance(value, list):
+            place = Place({}, mapping=True)
+        if place.mapping and not place.inside and isinstance(value, list):
             yield f"{key}: a mapping of names to values is needed, not a list"
-        elif not mapping and key not in GROUPS and isinstance(value, dict):
+        elif not place.mapping and key not in GROUPS and isinstance(value, dict):
             yield f"{key}: a mapping cannot be its value"
         elif isinstance(value, dict):
             yield from _wrong(value, f"{key}.")

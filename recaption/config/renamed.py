@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, make_dataclass
 from typing import Any, cast, get_type_hints
 
@@ -14,6 +15,7 @@ from recaption.errors import UserError
 
 RENAMED = {f"slurm.{f.name}": f"task.{f.name}" for f in fields(Task)}  # 0.1.0's name → today's
 LEAVES = [f.name for f in fields(Task)]
+REFERENCE = re.compile(rf"(?<!\\)\$\{{(slurm\.(?:{'|'.join(LEAVES)}))\}}")
 _warned: set[str] = set()  # old names that this process has spoken of
 
 _Older = make_dataclass(
@@ -75,4 +77,15 @@ def settle(cfg: DictConfig, defaults: DictConfig, words: Iterable[str]) -> None:
     cfg.slurm = OmegaConf.structured(Slurm)
     for name, value in slurm.items():
         cfg.slurm[name] = value
-    warn_of(f"slurm.{name}" for name in given)
+    warn_of(dict.fromkeys([*(f"slurm.{name}" for name in given), *_refer(cfg)]))
+
+
+def _refer(node: Any) -> Iterator[str]:
+    """Let references to old names, which it yields, be references to today's."""
+    plain: Any = OmegaConf.to_container(node)
+    for place, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
+        if isinstance(value, dict | list):
+            yield from _refer(node[place])
+        elif isinstance(value, str) and (old := REFERENCE.findall(value)):
+            node[place] = REFERENCE.sub(lambda found: f"${{{RENAMED[found[1]]}}}", value)
+            yield from old

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recaption.cli.arguments import Parser, take_presets, take_primary, take_words, whole
+from recaption.cli.arguments import Parser, seconds, take_presets, take_primary, take_words
 
 DOES = """\
 Checks a site before the first array, with the keys that launch will be given (data.shards may be left
@@ -31,7 +31,7 @@ def parser() -> Parser:
     add(
         "--wait",
         metavar="SECONDS",
-        type=whole(0, 86400),
+        type=seconds(86400),
         default=120,
         help="seconds that the job may wait for its start (%(default)s) before it is canceled",
     )

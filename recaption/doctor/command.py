@@ -20,9 +20,11 @@ from recaption.doctor.folder import check_folder, nearest
 from recaption.doctor.job import check_job
 from recaption.doctor.node import check_node
 from recaption.doctor.packages import check_packages
+from recaption.engine.needs import unmet
 from recaption.launch.command import compose_point
 from recaption.launch.options import Options
 from recaption.launch.plan import inputs, select
+from recaption.launch.preflight import elsewhere
 from recaption.run.record import InputShard
 from recaption.shard.patterns import Patterns
 
@@ -76,6 +78,8 @@ def _look(config: Config, wait: float, add: Callable[[Sequence[Check]], None]) -
         add(check_node(config))
         return
     add(tried("packages", check_packages))
+    if config.engine.kind != "fake" and (reason := unmet(config.model)):
+        add([warn("vllm", elsewhere(config.model, reason), "see what the job below says of it")])
     here = check_files(config)
     add(here)
     controller = check_cluster(config, len(shards))

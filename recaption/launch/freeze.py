@@ -65,7 +65,8 @@ def freeze(
     wanted = config.model
     if there:
         wanted = at_commit(wanted, there.model, named="model.revision" in named)
-    check_vllm(config)
+    if there is None:
+        check_vllm(config)
     model = resolve(wanted, needed=config.engine.kind != "fake", rules=rules)
     if there is None:
         check_architectures(config.model, model)

@@ -6,13 +6,14 @@ import hashlib
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recaption.config.check import gpu_count
-from recaption.config.schema import Config, Prompt
+from recaption.config.schema import Config, Model, Prompt
 from recaption.engine.base import Spec
 from recaption.engine.needs import unmet
 from recaption.engine.trial import ENGINE_KEYS, CannotTry, Fault, find_fault
@@ -36,6 +37,9 @@ def check_engines(config: Config, prompts: Sequence[Prompt], model: ModelFiles) 
     if importlib.util.find_spec("vllm") is None:
         print(_not_tried("vLLM is not installed here"))
         return
+    if reason := unmet(config.model):
+        print(f"warning: {elsewhere(config.model, reason)}", file=sys.stderr)
+        return
     assert model.path is not None
     passed = _cache() / _digest(config, prompts, model)
     if passed.exists():
@@ -55,10 +59,15 @@ def check_engines(config: Config, prompts: Sequence[Prompt], model: ModelFiles) 
 
 
 def check_vllm(config: Config) -> None:
-    """Raise UserError if the vLLM that is installed here is none that the model needs."""
-    reason = unmet(config.model) if config.engine.kind != "fake" else None
-    if reason is not None:
+    """Raise UserError if tasks run here, and the vLLM here is none that the model needs."""
+    here = config.slurm.kind != "cluster" and config.engine.kind != "fake"
+    if here and (reason := unmet(config.model)):
         raise bad_value("model.vllm", config.model.vllm, reason)
+
+
+def elsewhere(model: Model, reason: str) -> str:
+    """A remark that the vLLM here is none that the model needs, where tasks run on other nodes."""
+    return f"model.vllm={model.vllm}: {reason}; each task checks its node's"
 
 
 def as_error(config: Config, fault: Fault) -> UserError:

@@ -44,7 +44,7 @@ def parser() -> Parser:
     add = parser.add_argument
     add("run", nargs="?", metavar="RUN", help="a run directory")
     take_words(parser, "slurm.time=12:00:00")
-    several: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
+    several: dict[str, Any] = {"action": "append", "nargs": "+", "default": []}
     add(
         "--status",
         metavar="STATE",

@@ -185,15 +185,22 @@ def _is_meant(row: dict[str, Any], options: Namespace) -> bool:
 
 
 def _arrange(options: Namespace) -> None:
-    """Tell RUN and KEY=VALUE words from each other and from values before them; check all."""
+    """Tell RUN and KEY=VALUE words from each other and from values before them; check all.
+
+    The first value behind an option is always its own.
+    """
     places, options.words = split_words(options.run, *options.words)
     for name in SEVERAL:
-        first, further = getattr(options, name)[:1], getattr(options, name)[1:]
-        further, words = split_words(*further)
-        options.words += words
-        if first and further and not places:
-            places = [further.pop(0)]
-        setattr(options, name, first + further)
+        values, further = [], []
+        for first, *others in getattr(options, name):
+            behind, words = split_words(*others)
+            options.words += words
+            further += [value for value in behind if name != "status" or value not in STATES]
+            values += [first, *behind]
+        if further and not places:
+            places = further[-1:]
+            values.remove(further[-1])
+        setattr(options, name, values)
     if len(places) != 1:
         given = ", ".join(places) or "none"
         raise UserError(f"retry: needs one run directory, given: {given} (see --help)")

@@ -117,9 +117,10 @@ def _checked(way: Callable[[_Shards], Loaded], shards: _Shards) -> Loaded:
 def _webdataset(shards: _Shards) -> Loaded:
     # webdataset imports torch if it is installed, which takes two seconds, and reads the same without it.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    import webdataset
-
-    del sys.modules["torch"]
+    try:
+        import webdataset
+    finally:
+        del sys.modules["torch"]
     count = 0
     for path in shards.files:
         with open(path, "rb") as file:

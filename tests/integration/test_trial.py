@@ -60,7 +60,7 @@ for line in sys.stdin:
     kind, text = json.loads(line)
     if kind == "template":
         spec = Spec.from_json(text)
-        found.append(["", adapter.VllmRenderer(spec).template(adapter.bare.questions(spec)[0])])
+        found.append(["", adapter.VllmRenderer(spec).template(adapter.without_device.questions(spec)[0])])
         continue
     fault = named_fault(Spec.from_json(text), getattr(adapter, kind))
     found.append([fault.key, fault.reason] if fault else ["", ""])
@@ -136,6 +136,18 @@ def test_a_model_that_needs_another_vllm_is_refused_before_it_is_downloaded(
     refused(launch_here(*asked, cwd=tmp_path), words, "qwen2.5-vl-3b", there)
     assert not (tmp_path / "models").exists()
     assert launch_here(*given, "engine=fake", "dry_run=true", cwd=tmp_path).returncode == 0
+    cluster = launch_here(*given, "slurm=cluster", "dry_run=true", cwd=tmp_path)
+    assert cluster.returncode == 0, "the nodes may have another"
+    assert f"warning: {words}: " in cluster.stderr
+
+
+def test_a_run_that_exists_is_not_refused_for_the_vllm_here(
+    launch_here: Launch, one_shard: Path, tmp_path: Path
+) -> None:
+    given = (f"data.shards={one_shard}", "output.dir=run", "model.vllm=>=99")
+    assert launch_here(*given, "engine=fake", cwd=tmp_path).returncode == 0
+    again = launch_here(*given, "engine.kind=vllm", "dry_run=true", cwd=tmp_path)
+    assert "needs vLLM" not in again.stderr
 
 
 def test_launch_tries_once_and_refuses_by_key(

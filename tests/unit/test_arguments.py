@@ -13,6 +13,7 @@ from recaption.__main__ import COMMANDS, parser_of
 from recaption.cli.arguments import split_words
 from recaption.errors import UserError
 from recaption.retry import main as retry
+from recaption.retry.command import _arrange
 
 HEAVY = {"vllm", "torch", "transformers", "pyarrow", "datasets", "numpy", "submitit", "PIL"}
 KEYED = {"launch", "retry", "doctor", "bench", "demo"}
@@ -63,7 +64,7 @@ def test_options_and_words_in_any_order() -> None:
     options = parser_of("retry").parse(
         ["slurm.time=30", "--status=failed", "run", "--status=rejected", "-o", "new", "~data.name"]
     )
-    assert (options.status, options.output) == (["failed", "rejected"], "new")
+    assert (options.status, options.output) == ([["failed"], ["rejected"]], "new")
     given = split_words(options.run, *options.words)
     assert given == (["run"], ["slurm.time=30", "~data.name"])
     assert split_words("/d/a=b", None, "x=/y") == (["/d/a=b"], ["x=/y"])
@@ -79,9 +80,13 @@ def test_options_and_words_in_any_order() -> None:
     "words",
     [
         "here --status failed rejected --reason a b -o new",
-        "--status failed here rejected -o new sampling.seed=1",
+        "--status failed rejected here -o new sampling.seed=1",
+        "--status rejected --status failed here -o new",
+        "--status failed rejected --reason a here -o new",
+        "--give-up a --give-up b here",
+        "here --reason a --reason sides=3 -o new",
         "data.range=0 here --reason x engine.rate=3 --output=new",
-        "--give-up a here b",
+        "--give-up a b here",
         "--take-back a b -- here",
     ],
 )
@@ -90,6 +95,30 @@ def test_the_run_of_a_retry(words: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="/here: not a run directory"):
         retry(words.split())
+
+
+def test_the_first_value_behind_an_option_is_its_own() -> None:
+    words = "--reason a data.range=0 --reason sides=3 --reason=b r -o new --status failed rejected"
+    options = parser_of("retry").parse(words.split())
+    _arrange(options)
+    assert (options.reason, options.status) == (["a", "sides=3", "b"], ["failed", "rejected"])
+    assert (options.run, options.words) == ("r", ["data.range=0"])
+
+
+@pytest.mark.parametrize("given", [["--where", "-height<-5"], ["--where=-height<-5"]])
+def test_an_expression_that_begins_with_a_minus(given: list[str]) -> None:
+    options = parser_of("filter").parse(["run", *given, "-o", "new"])
+    assert (options.run, options.where, options.output) == ("run", "-height<-5", "new")
+
+
+@pytest.mark.parametrize("words", [["--", "-RUN"], ["--json", "--", "-RUN"]])
+def test_a_run_that_begins_with_a_minus(words: list[str]) -> None:
+    assert parser_of("status").parse(words).runs == ["-RUN"]
+    assert parser_of("stop").parse(words[-2:]).run == "-RUN"
+
+
+def test_seconds_may_be_fractions() -> None:
+    assert parser_of("doctor").parse(["--wait", "0.5", "slurm=local"]).wait == 0.5
 
 
 @pytest.mark.parametrize(
@@ -103,6 +132,10 @@ def test_the_run_of_a_retry(words: str, tmp_path: Path, monkeypatch: pytest.Monk
         (["filter", "--where", "x", "-o", "y"], ["RUN: needed, a run directory"]),
         (["filter", "run", "r2", "--where", "x", "-o", "y"], ["r2"]),
         (["filter", "run", "--where", "x", "-o", "y", "--output=z"], ["--output: given twice"]),
+        (["filter", "run", "--where", "-o", "x"], ["--where: expected one argument"]),
+        (["doctor", "--wait", "120", "--wait", "5"], ["--wait: given twice"]),
+        (["launch", "-cn", "config", "-cn=site"], ["--config-name: given twice"]),
+        (["doctor", "--wait", "nan"], ["--wait: nan", "0 to 86400"]),
         (["launch", "--cfg", "jbo"], ["--cfg", "'jbo'", "'job', 'all'"]),
         (["launch", "-x"], ["option=-x", "--multirun"]),
         (["launch", "--resolve=yes"], ["--resolve", "'yes'"]),

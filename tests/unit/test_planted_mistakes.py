@@ -170,6 +170,13 @@ def test_a_wrong_value(key: str, value: Any, place: Path, monkeypatch: pytest.Mo
     assert names(planted(place, key, value, monkeypatch), key)
 
 
+def test_a_list_inside_a_free_mapping_is_not_the_mistake(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "model", {**PRESETS["model"], "processor": {"crop": [1, 2]}})
+    assert planted(place, "model.engine", ["a"], monkeypatch).startswith("model.engine: ")
+
+
 @pytest.mark.parametrize("section", [f.name for f in dataclasses.fields(Config)])
 def test_an_unknown_name(section: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = next(key.name for key in ALL if key.name.split(".")[0] == section)

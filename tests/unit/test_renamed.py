@@ -106,6 +106,31 @@ def test_both_names_are_refused(tmp_path: Path) -> None:
         config_of("slurm=own", config_dir=site)
 
 
+def test_a_key_by_two_spellings_of_today() -> None:
+    for given in (["class=1", "class_=2"], ["class_=1", "class=2"]):
+        with pytest.raises(UserError, match=r"^watermark\.class_?: given twice"):
+            prepare([f"watermark.{word}" for word in given])
+
+
+@pytest.mark.parametrize("version", [None, "0.1.0"])
+def test_references_to_old_names_are_followed(
+    version: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "kind: local\nattempts: 4\nparallelism: ${slurm.attempts}\n"
+        "setup: ['export N=${slurm.steal}${slurm.parallelism}']\n"
+    )
+    site = preset(tmp_path, text)
+    config = config_of("slurm=own", config_dir=site, version=version)
+    assert (config.slurm.parallelism, config.task.attempts) == (4, 4)
+    assert config.slurm.setup == [f"export N={config.task.steal}4"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.count("slurm.attempts is now task.attempts") == 1
+    assert line.count("slurm.steal is now task.steal") == 1
+    text = r"output.dir=/d/${slurm.attempts}"
+    assert config_of(text, version=version).output.dir == f"/d/{Task().attempts}"
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [("kind: local\nattempts: many\n", "slurm.attempts"), ("stael: true\n", "slurm.stael")],
