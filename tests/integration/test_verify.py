@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from drawing import EXTENSIONS, Sample, draw_samples, write_shard
 from helpers import Completed, Members, launch, launched, read_shard, refused
 
 from recaption.run.digest import sha256_of
+from recaption.verify import loaders
 from recaption.verify import main as verify_command
 
 META = ".recaption"
@@ -420,3 +422,13 @@ def test_wrong_use(sound: Path, tmp_path: Path) -> None:
     refused(verify(sound / "run", "--inputs"), "--inputs", "--input")
     refused(launch(cwd=tmp_path, module="verify"), "run directory")
     assert "--input" in launch("--help", cwd=tmp_path, module="verify").stdout
+
+
+def test_a_webdataset_that_cannot_be_imported_leaves_torch_to_other_loaders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # both are put back afterwards
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    found = loaders._checked(loaders._webdataset, loaders._Shards([], 0, False))
+    assert (found.result, found.text) == ("skipped", "not installed: webdataset")
+    assert "torch" not in sys.modules
