@@ -2,7 +2,7 @@
 
 The input is the whole picture, as it is stored, in RGB, resized by Pillow to the model's height and
 width, divided by `scale`, and normalized. How the output becomes a score is said by its kind (see
-prepare.outputs).
+prepare.score_outputs).
 """
 
 from __future__ import annotations
