@@ -63,6 +63,7 @@ def test_a_killed_worker_costs_no_sample_and_leaves_nothing(folder: Path) -> Non
     before = meetings()
     write_shards(folder / "in", SHARDS, SAMPLES, side=96)
     run = folder / "run"
+    seen: set[int] = set()  # processes of this run: other tests leave things at the same time
     with started("data.shards=in/*.tar", *WORDS, "output.dir=run", cwd=folder) as process:
 
         def worker() -> int | None:
@@ -71,7 +72,9 @@ def test_a_killed_worker_costs_no_sample_and_leaves_nothing(folder: Path) -> Non
             logs = [p.read_text() for p in run.glob(".recaption/tasks/*.jsonl")]
             if not any(re.search(r'"captioned": [1-9]', text) for text in logs):
                 return None
-            pids = [pid for pid, command in process.left() if "VLLM::Worker" in command]
+            there = process.left()
+            seen.update(pid for pid, _ in there)
+            pids = [pid for pid, command in there if "VLLM::Worker" in command]
             return max(pids, default=None)
 
         os.kill(wait_until(worker, 800, lambda: task_logs(folder)), signal.SIGKILL)
@@ -87,7 +90,8 @@ def test_a_killed_worker_costs_no_sample_and_leaves_nothing(folder: Path) -> Non
     assert [row["status"] for row in found] == ["captioned"] * SHARDS * SAMPLES
     assert any(row["strikes"] for row in found), "the worker was killed too late"
     launched("run", "--complete", "--input", cwd=folder, module="verify")
-    assert meetings() <= before
+    wait_until(lambda: meetings() <= before, 60, lambda: str(meetings() - before))
     left = {path.name for path in Path(os.environ["TMPDIR"]).iterdir()}
-    assert not [name for name in left if not name.startswith("recaption-compiled-")]
-    assert not leftovers.abandoned()
+    kept = ("recaption-compiled-", "torchinductor_")  # the latter is made wherever vLLM is imported
+    assert not [name for name in left if not name.startswith(kept)]
+    assert not {int(name.split("-")[1]) for name in leftovers.abandoned()} & seen
