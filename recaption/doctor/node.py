@@ -30,18 +30,18 @@ NO_LIMIT = 1 << 60
 
 def check_node(config: Config) -> list[Check]:
     """All checks of this machine, and of the files as seen from it."""
-    engine = config.engine.kind == "vllm"
+    engine, gpus = config.engine.kind == "vllm", visible_gpus()
     found = tried("packages", lambda: check_packages(config.model if engine else None))
     if engine and build():
-        found += tried("vllm import", _imported)
+        found += tried("vllm import", lambda: _imported(len(gpus)))
         found += tried("engine arguments", lambda: _arguments(config))
-    found += tried("gpus", lambda: _gpus(config))
-    found += tried("cpus", lambda: _cpus_and_memory(config))
+    found += tried("gpus", lambda: _gpus(config, gpus))
+    found += tried("cpus", lambda: _cpus_and_memory(config, gpus))
     found += tried("temporary space", lambda: _temporary(config))
     return found + check_files(config)
 
 
-def _imported() -> Iterator[Check]:
+def _imported(present: int) -> Iterator[Check]:
     command = [sys.executable, "-m", "recaption.doctor.imported"]
     try:
         done = subprocess.run(
@@ -56,7 +56,6 @@ def _imported() -> Iterator[Check]:
         yield fail("vllm import", last, "see `python -c 'import vllm'`; reinstall vllm")
         return
     seen = json.loads(done.stdout.strip().splitlines()[-1])
-    present = len(visible_gpus())
     if seen["gpus"] < present and build() == "vllm":
         text = f"torch (CUDA {seen['cuda']}) sees {seen['gpus']} of {present} GPUs"
         yield fail("vllm import", text, "the driver is too old for this torch, or another CUDA")
@@ -76,8 +75,7 @@ def _arguments(config: Config) -> Iterator[Check]:
         yield fail("engine arguments", f"{fault.key or 'model'}: {fault.reason}", "change this key")
 
 
-def _gpus(config: Config) -> Iterator[Check]:
-    gpus = visible_gpus()
+def _gpus(config: Config, gpus: list[str]) -> Iterator[Check]:
     if config.engine.kind == "fake":
         yield ok("gpus", f"{len(gpus)}; engine=fake needs none")
         return
@@ -103,8 +101,8 @@ def _gpu_name() -> str:
     return f"{name} ({facts[0]}, driver {facts[1]})" if len(facts) == 2 else name
 
 
-def _cpus_and_memory(config: Config) -> Iterator[Check]:
-    engines = len(engine_devices(config, visible_gpus()))
+def _cpus_and_memory(config: Config, gpus: list[str]) -> Iterator[Check]:
+    engines = len(engine_devices(config, gpus))
     workers = worker_count(config, engines)
     text = f"{cpus()} for {engines} engines and {workers} preparation workers"
     if cpus() < engines + 2:

@@ -110,7 +110,7 @@ def test_onnx_files(look: Look, tmp_path: Path) -> None:
 
 def test_models(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recaption.doctor.node.build", lambda: "")  # importing it takes long
-    monkeypatch.setattr("recaption.doctor.node._gpus", lambda config: [])
+    monkeypatch.setattr("recaption.doctor.node._gpus", lambda config, gpus: [])
     model = tmp_path / "model"
     words = ["engine=vllm", "model.name=mine", f"model.path={model}"]
     assert "no such folder" in failures(look(*words, code=1))["model"]
@@ -129,7 +129,7 @@ def test_a_model_that_is_not_downloaded_yet(
     look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recaption.doctor.node.build", lambda: "")
-    monkeypatch.setattr("recaption.doctor.node._gpus", lambda config: [])
+    monkeypatch.setattr("recaption.doctor.node._gpus", lambda config, gpus: [])
     words = ["engine=vllm", "model=qwen3-vl-2b", f"model.cache={tmp_path}/cache"]
     assert look(*words)["model"]["result"] == "warn"
 
@@ -212,7 +212,7 @@ def test_packages(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_vllm_that_the_model_cannot_do_with(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recaption.doctor.node.build", lambda: "")
-    monkeypatch.setattr("recaption.doctor.node._gpus", lambda config: [])
+    monkeypatch.setattr("recaption.doctor.node._gpus", lambda config, gpus: [])
     said = failures(look("engine=vllm", "model.vllm=>=99", code=1))
     assert "model.vllm=>=99: tiny needs vLLM >=99, and vllm" in said["vllm"]
 
