@@ -6,9 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-OUTER = (
-    "RECAPTION_TMPDIR"  # the node's temporary folder, in the environment of an engine's processes
-)
+OUTER = "RECAPTION_TMPDIR"  # the node's temporary folder, for the processes of an engine
 
 
 def node_folder() -> Path:

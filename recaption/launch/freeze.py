@@ -65,7 +65,7 @@ def freeze(
     wanted = config.model
     if there:
         wanted = at_commit(wanted, there.model, named="model.revision" in named)
-    if there is None:
+    else:
         check_vllm(config)
     model = resolve(wanted, needed=config.engine.kind != "fake", rules=rules)
     if there is None:

@@ -22,7 +22,7 @@ from recaption.run.paths import RunPaths
 from recaption.run.record import InputShard
 from recaption.shard import source
 from recaption.shard.index import Index, index_shard
-from recaption.shard.publishing import Files, Rows, publish_shard, whole
+from recaption.shard.publishing import Files, Rows, publish_shard, whole_sidecar
 from recaption.shard.text import clean
 from recaption.shard.write import Reader, Settings, source_text, write_tar
 
@@ -133,7 +133,7 @@ def _damaged(context: Context, name: str) -> str:
     sidecar = context.paths.sidecar(name)
     if not shared.exists(sidecar):
         return context.damaged
-    with whole(sidecar):
+    with whole_sidecar(sidecar):
         return rows.read_note(sidecar, rows.DAMAGED) or context.damaged_then
 
 

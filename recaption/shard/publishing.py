@@ -50,7 +50,7 @@ def publish_shard(
     """
     place, target = paths.sidecar(name), paths.marker(name)
     _publish_sidecar(place, paths.temporary(place, tag), sidecar)
-    with whole(place):
+    with whole_sidecar(place):
         rows = read_rows(place)
     made = _publish_tar(paths.tar(name), paths.temporary(paths.tar(name), tag), tar, rows)
     files = {"tar": made, "sidecar": {"sha256": sha256_of(place), "size": shared.size(place)}}
@@ -62,7 +62,7 @@ def publish_shard(
 
 
 @contextmanager
-def whole(sidecar: Path) -> Iterator[None]:
+def whole_sidecar(sidecar: Path) -> Iterator[None]:
     """Turn what reading a damaged sidecar raises into ShardError."""
     import pyarrow as pa
 
